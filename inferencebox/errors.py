@@ -1,0 +1,18 @@
+"""What is wrong with the environment, said once and in one way."""
+
+
+class SetupProblem(Exception):
+    """The environment, not the platform, is at fault: exit code 2, verdict *error*.
+
+    Args:
+        what: what is wrong, one line, naming the object.
+        fix: what the reader can do about it, one line.
+    """
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}. Fix: {fix}")
+        self.what = what
+        self.fix = fix
+
+    def __reduce__(self) -> tuple[type["SetupProblem"], tuple[str, str]]:
+        return type(self), (self.what, self.fix)

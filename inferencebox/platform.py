@@ -1,0 +1,133 @@
+"""The handle on one running platform that probes, fixtures and scenarios use. The same class of object for every provider."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where something answers, reachable from the test process by ordinary TCP."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """One replica to run: a process of ours beside a sidecar, or (``mesh=False``) without one.
+
+    Args:
+        namespace: tenant or system namespace; must exist.
+        name: unique within the namespace; the replica's name (`x-pod`).
+        app: value of label ``app``; Services select by it.
+        version: value of label ``version``; subsets and `x-model-version` use it.
+        program: what runs: ``stub-model``, ``model``, ``client``, ... (the provider knows how).
+        env: environment of the program.
+        locality: Istio locality ``region/zone/subzone`` or empty.
+        mesh: whether it has a sidecar.
+        service_account: identity; default the app's name.
+    """
+
+    namespace: str
+    name: str
+    app: str
+    version: str = "v1"
+    program: str = "stub-model"
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    locality: str = ""
+    mesh: bool = True
+    service_account: str = ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A running replica."""
+
+    namespace: str
+    name: str
+    app: str
+    version: str
+    address: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    locality: str = ""
+    mesh: bool = True
+    service_account: str = ""
+
+
+@dataclass(frozen=True)
+class ComponentStatus:
+    """One part of the platform as the supervisor (or the cluster) sees it. ``state`` is running, stopped or failed."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    log: Path | None = None
+    detail: str = ""
+
+
+class Platform(ABC):
+    """A running platform.
+
+    Built from what ``up`` wrote down: cheap to make, the same in each xdist worker.
+    """
+
+    provider: str
+    instance: str
+    release: str
+    capabilities: Mapping[str, str | None]
+    kubeconfig: Path
+    logs: Path
+
+    @abstractmethod
+    def endpoint(self, name: str) -> Endpoint:
+        """The address of a named entrance: gateway, gateway-tls, tier2, jwt-server, kubernetes, ..."""
+
+    @abstractmethod
+    def forward(self, workload: Workload, port: int) -> Endpoint:
+        """An address that leads straight to one port of one replica (past no sidecar: its port as seen from outside)."""
+
+    @abstractmethod
+    def run_in(
+        self, workload: Workload, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+    ) -> CompletedProcess[bytes]:
+        """Run a command in that replica's network, as ``kubectl exec`` would."""
+
+    @abstractmethod
+    def run_beside(
+        self, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+    ) -> CompletedProcess[bytes]:
+        """Run a command in the platform's network but outside the mesh and outside every workload."""
+
+    @abstractmethod
+    def workloads(self, namespace: str | None = None, **labels: str) -> list[Workload]: ...
+
+    @abstractmethod
+    def add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
+        """Start replicas; returns when each is ready and routable in the mesh."""
+
+    @abstractmethod
+    def remove_workloads(self, workloads: Sequence[Workload]) -> None: ...
+
+    @abstractmethod
+    def stop(self, component: str) -> None:
+        """Stop a component and keep it stopped (an outage)."""
+
+    @abstractmethod
+    def start(self, component: str) -> None:
+        """Start a stopped component; returns when it is ready."""
+
+    @abstractmethod
+    def kill(self, component: str) -> None:
+        """End a component's process at once (SIGKILL). It is restarted as the platform would."""
+
+    @abstractmethod
+    def components(self) -> list[ComponentStatus]: ...
