@@ -168,7 +168,7 @@ def _nearby_selector(match: re.Match[str]) -> bool:
 
 
 def _hide_plain_field(match: re.Match[str]) -> str:
-    """``password=x`` and YAML's ``password: x``. A lone ``key:`` may be a selector: hidden only when it looks random."""
+    """``password=x``, YAML: ``password: x``. A lone ``key:`` may be a selector: hidden only when it looks random."""
     name, value = match["name"], match["value"]
     if _HEADER_NAME.fullmatch(name) or not _sensitive(name):
         return match[0]
