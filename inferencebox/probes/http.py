@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpcore
 import httpx
@@ -454,6 +454,15 @@ def _transport(problem: Exception, begun: bool) -> Transport:
     return Transport.REFUSED if isinstance(problem, httpcore.ConnectError) and not dropped else Transport.RESET
 
 
+def quietly(probe: Callable[[], Observation]) -> Callable[[], Observation]:
+    """The same probe, not told to the evidence: streams and bursts report a summary instead."""
+    if isinstance(probe, Call):
+        return probe.with_(quiet=True)
+    if isinstance(probe, CallWithin):
+        return replace(probe, call=probe.call.with_(quiet=True))
+    return probe
+
+
 # --- sending from inside a replica ----------------------------------------------------------------------------------
 
 _CURL_EXITS = {
@@ -546,9 +555,3 @@ def _last_head(head: bytes) -> httpx.Headers:
     lines = blocks[-1].split(b"\r\n")[1:] if blocks else []
     split = (line.partition(b":") for line in lines if b":" in line)
     return httpx.Headers([(name.strip(), value.strip()) for name, _, value in split])
-
-
-class Probe(Protocol):
-    """Anything that can be asked again and again and gives one observation."""
-
-    def __call__(self) -> Any: ...
