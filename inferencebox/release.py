@@ -1,10 +1,10 @@
-"""Releases: named, complete sets of pins. A release file says once which version of each program runs and where it comes from."""
+"""Releases: named, complete sets of pins. A release file says once which version runs and where it comes from."""
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,6 +13,8 @@ from inferencebox.errors import SetupProblem
 from inferencebox.paths import manifests_dir
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+Picked = TypeVar("Picked")
 
 
 class Pin(BaseModel):
@@ -49,7 +51,7 @@ class ImageSource(Pin):
     @field_validator("digest")
     @classmethod
     def is_sha256(cls, digest: str | None) -> str | None:
-        if digest is not None and not (digest.startswith("sha256:") and SHA256.fullmatch(digest.removeprefix("sha256:"))):
+        if digest is not None and not IMAGE_DIGEST.fullmatch(digest):
             raise ValueError(f"{digest!r} is not sha256: and 64 hexadecimal digits")
         return digest
 
@@ -75,7 +77,7 @@ class GoModule(Pin):
 
 
 class WheelSource(Pin):
-    """A program inside a PyPI wheel. ``sha256`` lists the wheels of all machines; ``publisher`` says whom one trusts."""
+    """A program inside a PyPI wheel. ``sha256`` is of the wheels of all machines; ``publisher`` is whom one trusts."""
 
     requirement: str
     sha256: list[str] = Field(min_length=1)
@@ -106,10 +108,16 @@ class DebSource(Pin):
     environment: dict[str, str] = Field(default_factory=dict)
 
 
-class ProgramPin(Pin):
-    """One program: what it is for and where it can come from. ``name``, ``layer`` and ``version`` are filled in."""
+class Item(Pin):
+    """One thing that can be provided, and the sources that can give it.
 
-    purpose: str
+    Args:
+        name, layer, version, module: filled in from where the item stands in the release.
+        version_check: how it shows its version; without, PATH is not looked at.
+        package: its Go package in the layer's module.
+        expected_seconds: how long making it took when nothing of it was cached, on two cores.
+    """
+
     name: str = ""
     layer: str = ""
     version: str = ""
@@ -121,22 +129,22 @@ class ProgramPin(Pin):
     deb: DebSource | None = None
     expected_seconds: float = 30
 
+
+class ProgramPin(Item):
+    """One program."""
+
+    purpose: str
+
     @model_validator(mode="after")
     def has_a_source(self) -> "ProgramPin":
         if not (self.version_check or self.image or self.package or self.wheel or self.deb):
             raise ValueError("no source: give version_check, image, package, wheel or deb")
-        if self.deb and self.name and self.name not in self.deb.launchers:
-            raise ValueError(f"deb.launchers has no {self.name}")
         return self
 
 
-class FilesPin(Pin):
+class FilesPin(Item):
     """The files kept of a layer's Go module: CRDs, charts, templates."""
 
-    name: str
-    layer: str
-    version: str
-    module: GoModule
     expected_seconds: float = 5
 
 
@@ -195,10 +203,16 @@ class Release(Pin):
 
     def select(self, names: Sequence[str]) -> list[ProgramPin]:
         """The programs of these names, in this order."""
-        return [_pick(self.programs, name, "program", self.name) for name in dict.fromkeys(names)]
+        return [self._pick(self.programs, name, "program") for name in dict.fromkeys(names)]
 
     def files_of(self, layer: str) -> FilesPin:
-        return _pick(self.files, layer, "layer with module files", self.name)
+        """What is kept of this layer's module."""
+        return self._pick(self.files, layer, "layer with module files")
+
+    def _pick(self, table: Mapping[str, Picked], name: str, what: str) -> Picked:
+        if name not in table:
+            raise SetupProblem(f"release {self.name} has no {what} {name}", f"choose from: {', '.join(sorted(table))}")
+        return table[name]
 
     @model_validator(mode="after")
     def is_consistent(self) -> "Release":
@@ -256,9 +270,3 @@ def describe(error: ValidationError) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _pick(table: Mapping[str, Any], name: str, what: str, release: str) -> Any:
-    if name not in table:
-        raise SetupProblem(f"release {release} has no {what} {name}", f"choose from: {', '.join(sorted(table))}")
-    return table[name]

@@ -1,8 +1,7 @@
 """Third-party programs of a release: found on PATH, fetched or built once, cached by content.
 
-    release = Release.load("2026.11")
-    paths = provide(release, ["etcd", "kube-apiserver"])       # name -> program
-    crds = module_files(release, "istio") / "manifests/charts/base/files"
+``provide(release, ["etcd", "kube-apiserver"])`` gives the programs' paths by name;
+``module_files(release, "istio") / "manifests/charts/base/files"`` is where Istio's CRDs are.
 """
 
 from collections.abc import Sequence

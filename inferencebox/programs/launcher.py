@@ -23,7 +23,7 @@ def write_launcher(target: Path, root: str, command: Sequence[str], environment:
         environment: variables to set; ``@ROOT@`` stands for the root, ``@TRIPLET@`` for Debian's name of this machine.
     """
     base = f'"$here"/{root}'
-    exports = "".join(f"export {name}={_quoted(value.replace(TRIPLET, triplet()), base)}\n" for name, value in environment.items())
+    exports = "".join(f"export {name}={_quoted(value, base)}\n" for name, value in environment.items())
     program, *arguments = command
     words = " ".join([f"{base}/{shlex.quote(program)}", *(shlex.quote(word) for word in arguments)])
     target.write_text(TEMPLATE.format(exports=exports, command=words))
@@ -36,4 +36,5 @@ def triplet() -> str:
 
 
 def _quoted(value: str, base: str) -> str:
-    return base.join(shlex.quote(part) if part else "" for part in value.split(ROOT))
+    parts = value.replace(TRIPLET, triplet()).split(ROOT)
+    return base.join(shlex.quote(part) if part else "" for part in parts)

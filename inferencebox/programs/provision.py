@@ -13,13 +13,14 @@ from inferencebox.programs import toolchain
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.progress import Progress
-from inferencebox.programs.sources.base import Item, Source
+from inferencebox.programs.sources.base import Source
 from inferencebox.programs.sources.deb import DebPrograms
 from inferencebox.programs.sources.go import GoFiles, GoPrograms
+from inferencebox.programs.sources.image import ImagePrograms
 from inferencebox.programs.sources.path import find_on_path
 from inferencebox.programs.sources.wheel import WheelPrograms
 from inferencebox.programs.store import Facts, Store, key_of
-from inferencebox.release import ProgramPin, Release
+from inferencebox.release import FilesPin, Item, Release
 
 DOWNLOADS_AT_ONCE = 3
 
@@ -48,7 +49,8 @@ class Wanted:
 
 
 def store_name(item: Item) -> str:
-    return item.name if isinstance(item, ProgramPin) else f"files-{item.name}"
+    """Files of a layer and a program may have the same name."""
+    return f"files-{item.name}" if isinstance(item, FilesPin) else item.name
 
 
 def sources_for(release: Release, store: Store, commands: Commands) -> list[Source]:
@@ -56,6 +58,7 @@ def sources_for(release: Release, store: Store, commands: Commands) -> list[Sour
     programs = project_root() / "programs"
     find_toolchain = partial(_find_toolchain, release, store, commands)
     return [
+        ImagePrograms(),
         GoPrograms(programs, find_toolchain, commands),
         WheelPrograms(commands),
         DebPrograms(commands),
@@ -109,19 +112,24 @@ class Provisioner:
 
     def _look(self, one: Wanted) -> Path | None:
         """What is here already: on PATH, or in the cache from any source."""
-        path = find_on_path(one.item) if isinstance(one.item, ProgramPin) else None
+        path = find_on_path(one.item)
         if path:
             self._progress.end(one.store_name, f"on PATH: {path}")
             return path
+        cached = None if self._again else self._look_in_cache(one)
         for source in list(one.sources):
-            why = source.obstacle(one.item)
+            why = None if cached else source.obstacle(one.item)
             if why:
                 one.refuse(source, why)
-        return None if self._again else self._look_in_cache(one)
+        return cached
 
     def _look_in_cache(self, one: Wanted) -> Path | None:
         for source in one.sources:
-            entry = self._store.find(one.store_name, self._key(source, one.item))
+            try:
+                key = self._key(source, one.item)
+            except Unavailable:
+                continue
+            entry = self._store.find(one.store_name, key)
             if entry:
                 self._progress.end(one.store_name, "in the cache")
                 return entry.path
@@ -212,5 +220,3 @@ def provisioner(release: Release, progress: Progress, again: bool = False) -> Pr
     store = Store(cache_dir())
     commands = Commands(store.logs)
     return Provisioner(store, sources_for(release, store, commands), commands, progress, again)
-
-

@@ -36,7 +36,16 @@ def unpack_wheel(wheel: WheelSource, work: Path, commands: Commands) -> Path:
     requirements = work / "requirements.txt"
     hashes = " ".join(f"--hash=sha256:{digest}" for digest in wheel.sha256)
     requirements.write_text(f"{wheel.requirement} {hashes}\n")
-    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--target", target, "-r", requirements]
+    options: list[str | Path] = [
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+        "--target",
+        target,
+        "-r",
+        requirements,
+    ]
     name = f"wheel-{wheel.requirement.partition('=')[0]}"
     try:
         commands.run(name, [*command, *options], cwd=work, env=os.environ)

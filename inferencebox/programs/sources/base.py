@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inferencebox.programs.errors import Unavailable
-from inferencebox.release import FilesPin, ProgramPin
-
-Item = ProgramPin | FilesPin
+from inferencebox.release import Item
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from inferencebox.programs import apt
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.launcher import write_launcher
-from inferencebox.programs.sources.base import Item, Made
+from inferencebox.programs.sources.base import Made
 from inferencebox.programs.sources.path import says_its_version
 from inferencebox.programs.store import digest_of
-from inferencebox.release import FilesPin
+from inferencebox.release import Item
 
 
 class DebPrograms:
@@ -25,7 +25,7 @@ class DebPrograms:
         self._commands = commands
 
     def offers(self, item: Item) -> bool:
-        return not isinstance(item, FilesPin) and item.deb is not None
+        return item.deb is not None
 
     def obstacle(self, item: Item) -> Unavailable | None:
         missing = apt.missing_tools()
@@ -35,7 +35,6 @@ class DebPrograms:
         return "deb"
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
-        assert not isinstance(item, FilesPin)
         assert item.deb
         return {"deb": item.deb.model_dump(), "version": item.version}
 
@@ -45,7 +44,6 @@ class DebPrograms:
         return {item.name: self._make_one(item, packages, work) for item in items}
 
     def _make_one(self, item: Item, packages: apt.Packages, work: Path) -> Made:
-        assert not isinstance(item, FilesPin)
         assert item.deb
         debs = packages.download(item.deb.packages, work / item.name)
         folder = work / f"made-{item.name}"

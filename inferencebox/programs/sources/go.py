@@ -11,10 +11,10 @@ from inferencebox.errors import SetupProblem
 from inferencebox.programs import toolchain
 from inferencebox.programs.commands import CommandFailed, Commands
 from inferencebox.programs.errors import Unavailable
-from inferencebox.programs.sources.base import Item, Made
+from inferencebox.programs.sources.base import Made
 from inferencebox.programs.store import digest_of
 from inferencebox.programs.toolchain import Toolchain
-from inferencebox.release import FilesPin, GoModule, ProgramPin
+from inferencebox.release import FilesPin, GoModule, Item
 
 PIN_FILES = ("go.mod", "go.sum")
 COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
@@ -36,16 +36,22 @@ class GoModules:
         self._commands = commands
 
     def obstacle(self, item: Item) -> Unavailable | None:
-        module = module_of(item)
-        if all((self._programs / module.folder / name).is_file() for name in PIN_FILES):
-            return None
-        return Unavailable(
-            f"programs/{module.folder} has no go.mod and go.sum", "run from a checkout of the project, not from a wheel"
-        )
+        try:
+            self._folder(item)
+        except Unavailable as why:
+            return why
+        return None
+
+    def _folder(self, item: Item) -> Path:
+        """The folder with the pins."""
+        folder = self._programs / module_of(item).folder
+        if not all((folder / name).is_file() for name in PIN_FILES):
+            raise Unavailable(f"no go.mod and go.sum in {folder}", "run from a checkout of the project")
+        return folder
 
     def _pins(self, item: Item) -> dict[str, Any]:
         module = module_of(item)
-        folder = self._programs / module.folder
+        folder = self._folder(item)
         return {
             "module": module.module,
             "version": module.version or item.version,
@@ -55,11 +61,10 @@ class GoModules:
 
     def _prepare(self, item: Item, work: Path) -> tuple[Path, Toolchain]:
         """A writable copy of the pins, checked against the release, and the toolchain they ask for."""
-        module = module_of(item)
         folder = work / "pins"
         folder.mkdir()
         for name in PIN_FILES:
-            shutil.copyfile(self._programs / module.folder / name, folder / name)
+            shutil.copyfile(self._folder(item) / name, folder / name)
         check_pin(item, folder / "go.mod")
         return folder, self._find_toolchain(toolchain.required_version(folder / "go.mod"))
 
@@ -79,14 +84,13 @@ class GoPrograms(GoModules):
     uses_all_cores = True
 
     def offers(self, item: Item) -> bool:
-        return isinstance(item, ProgramPin) and item.package is not None
+        return item.package is not None
 
     def batch(self, item: Item) -> str:
         module = module_of(item)
         return f"go-{module.folder}-{item.layer}" if module.ldflags else f"go-{module.folder}"
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
-        assert isinstance(item, ProgramPin)
         flags = [COMPILER_FLAGS, LINKER_FLAGS, module_of(item).ldflags]
         return {"package": item.package, "flags": flags, "environment": toolchain.BUILD_ENVIRONMENT, **self._pins(item)}
 
@@ -95,13 +99,12 @@ class GoPrograms(GoModules):
         pins, tools = self._prepare(items[0], work)
         out = work / "out"
         out.mkdir()
-        packages = [item.package for item in items if isinstance(item, ProgramPin) and item.package]
+        packages = [item.package for item in items if item.package]
         flags = ["-ldflags", f"{LINKER_FLAGS} {module.ldflags}".strip(), "-o", f"{out}/"]
         self._go(self.batch(items[0]), tools, ["build", COMPILER_FLAGS, *flags, *packages], pins, module)
         return {item.name: self._take(item, out, work, tools) for item in items}
 
     def _take(self, item: Item, out: Path, work: Path, tools: Toolchain) -> Made:
-        assert isinstance(item, ProgramPin)
         assert item.package
         folder = work / f"made-{item.name}"
         folder.mkdir()

@@ -5,17 +5,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from inferencebox.release import ProgramPin, VersionCheck
+from inferencebox.release import Item, VersionCheck
 
 SECONDS = 10
 
 
-def find_on_path(pin: ProgramPin) -> Path | None:
+def find_on_path(item: Item) -> Path | None:
     """The program on PATH, when its version satisfies the pin."""
-    found = shutil.which(pin.name)
-    if not found or not pin.version_check:
+    if not item.version_check:
         return None
-    return Path(found) if says_its_version(Path(found), pin.version_check) else None
+    found = shutil.which(item.name)
+    return Path(found) if found and says_its_version(Path(found), item.version_check) else None
 
 
 def says_its_version(program: Path, check: VersionCheck) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 from inferencebox.programs import pypi
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
-from inferencebox.programs.sources.base import Item, Made
-from inferencebox.release import FilesPin
+from inferencebox.programs.sources.base import Made
+from inferencebox.release import Item
 
 
 class WheelPrograms:
@@ -22,7 +22,7 @@ class WheelPrograms:
         self._commands = commands
 
     def offers(self, item: Item) -> bool:
-        return not isinstance(item, FilesPin) and item.wheel is not None
+        return item.wheel is not None
 
     def obstacle(self, item: Item) -> Unavailable | None:
         return None if pypi.installer() else Unavailable("neither uv nor pip is here", pypi.INSTALLER_FIX)
@@ -31,7 +31,6 @@ class WheelPrograms:
         return f"wheel-{item.name}"
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
-        assert not isinstance(item, FilesPin)
         assert item.wheel
         return {"wheel": item.wheel.model_dump()}
 
@@ -39,7 +38,6 @@ class WheelPrograms:
         return {item.name: self._make_one(item, work) for item in items}
 
     def _make_one(self, item: Item, work: Path) -> Made:
-        assert not isinstance(item, FilesPin)
         assert item.wheel
         unpacked = pypi.unpack_wheel(item.wheel, work, self._commands)
         source = unpacked / item.wheel.path

@@ -1,0 +1,133 @@
+"""Reads images from a registry over its HTTP API, by digest, without Docker."""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from inferencebox.errors import SetupProblem
+from inferencebox.programs.errors import Unavailable
+
+MIRROR_VARIABLE = "IBOX_REGISTRY"
+PROBE_SECONDS = 2.0
+TRANSFER_SECONDS = 60
+CHUNK = 1 << 20
+API_HOSTS = {"docker.io": "registry-1.docker.io"}
+LOOPBACK = ("localhost", "127.", "[::1]")
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+MEDIA_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+FIX = f"set {MIRROR_VARIABLE} to a registry (host:port) that has the image and is in reach"
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Host and repository of ``host/repository:tag``; the tag is for people, pulls go by digest."""
+    host, _, repository = reference.partition("/")
+    return os.environ.get(MIRROR_VARIABLE) or API_HOSTS.get(host, host), repository.rpartition(":")[0] or repository
+
+
+@functools.cache
+def probe(host: str) -> str | None:
+    """Ask a registry once whether it answers us; None, or why it is of no use. A refusal is final."""
+    try:
+        status = httpx.get(f"{_scheme(host)}://{host}/v2/", timeout=PROBE_SECONDS).status_code
+    except httpx.HTTPError as error:
+        return f"registry {host} is not in reach ({error or type(error).__name__})"
+    return None if status in (200, 401) else f"registry {host} answers {status}"
+
+
+class Image:
+    """One image of a registry.
+
+    Args:
+        reference: ``host/repository:tag``.
+        digest: of its manifest, or of the index over all architectures.
+    """
+
+    def __init__(self, reference: str, digest: str) -> None:
+        import oras.container  # takes a third of a second, and most runs need no registry
+        import oras.provider
+
+        self._reference = reference
+        self._digest = digest
+        host, repository = split_reference(reference)
+        why = probe(host)
+        if why:
+            raise Unavailable(why, FIX)
+        self._container = oras.container.Container(f"{host}/{repository}")
+        self._registry = oras.provider.Registry(hostname=host, insecure=_scheme(host) == "http")
+        session = self._registry.session
+        session.request = functools.partial(session.request, timeout=TRANSFER_SECONDS)
+        session.hooks["response"].append(_refusals_are_final)
+
+    def layers(self) -> list[Mapping[str, Any]]:
+        """Descriptors of the layers for this machine, lowest first."""
+        manifest = self._manifest(self._digest)
+        if "manifests" in manifest:
+            manifest = self._manifest(self._for_this_machine(manifest["manifests"]))
+        return list(manifest["layers"])
+
+    def download(self, layer: Mapping[str, Any], target: Path) -> Path:
+        """Fetch one layer and compare its digest."""
+        digest = hashlib.sha256()
+        response = self._get(self._container.get_blob_url(layer["digest"]), {}, stream=True)
+        with response, target.open("wb") as file:
+            for chunk in response.iter_content(CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+        self._require(layer["digest"], digest.hexdigest())
+        return target
+
+    def _manifest(self, digest: str) -> dict[str, Any]:
+        response = self._get(self._container.manifest_url(digest), {"Accept": ", ".join(MEDIA_TYPES)})
+        self._require(digest, hashlib.sha256(response.content).hexdigest())
+        manifest: dict[str, Any] = json.loads(response.content)
+        return manifest
+
+    def _for_this_machine(self, manifests: list[dict[str, Any]]) -> str:
+        architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
+        for entry in manifests:
+            if entry.get("platform", {}).get("os") == "linux" and entry["platform"]["architecture"] == architecture:
+                return str(entry["digest"])
+        raise Unavailable(f"{self._reference} has nothing for linux/{architecture}", FIX)
+
+    def _get(self, url: str, headers: Mapping[str, str], stream: bool = False) -> Any:
+        try:
+            response = self._registry.do_request(
+                f"{self._registry.prefix}://{url}", headers=dict(headers), stream=stream
+            )
+        except Exception as error:  # oras raises whatever its transport and its authentication raise
+            raise Unavailable(f"{self._reference} cannot be pulled ({error})", FIX) from error
+        if response.status_code != httpx.codes.OK:
+            raise Unavailable(f"{self._reference} cannot be pulled (status {response.status_code})", FIX)
+        return response
+
+    def _require(self, expected: str, actual: str) -> None:
+        if expected != f"sha256:{actual}":
+            raise SetupProblem(
+                f"the registry sent something else than {self._reference} {expected}",
+                "do not use that registry; compare with the vendor's digest",
+            )
+
+
+def _scheme(host: str) -> str:
+    """Plain HTTP is for registries on this machine only."""
+    return "http" if host.startswith(LOOPBACK) else "https"
+
+
+def _refusals_are_final(response: Any, *args: Any, **kwargs: Any) -> None:
+    """End oras' retries at once: asking again after a 403 is of no use."""
+    from oras.auth import AuthenticationException
+
+    if response.status_code == httpx.codes.FORBIDDEN:
+        raise AuthenticationException("refused with 403")
