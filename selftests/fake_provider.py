@@ -1,0 +1,73 @@
+"""A platform for the suite's own tests: lives in a file, so that all processes of a run see the same one."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inferencebox import providers
+from inferencebox.errors import SetupProblem
+from inferencebox.platform import ComponentStatus
+
+HOME = Path(os.environ.get("FAKE_PLATFORM", "."))
+CAPABILITIES = {"gateway": None, "mesh": None, "autoscaling": "no kubelet: nothing runs in pods"}
+
+
+@dataclass(frozen=True)
+class PlatformOptions:
+    models: str = "stub"
+    limits: str = "strict"
+
+
+class FakePlatform:
+    """The part of `Platform` that the plugin uses."""
+
+    def __init__(self, instance: str) -> None:
+        self.provider, self.instance, self.release = "local", instance, "2026.11"
+        self.capabilities = CAPABILITIES
+
+    def components(self) -> list[ComponentStatus]:
+        stopped = json.loads((HOME / "stopped.json").read_text())
+        return [ComponentStatus(n, "stopped" if n in stopped else "running") for n in ("gateway", "jwt-server")]
+
+    def stop(self, component: str) -> None:
+        stopped = json.loads((HOME / "stopped.json").read_text())
+        (HOME / "stopped.json").write_text(json.dumps([*stopped, component]))
+
+    def start(self, component: str) -> None:
+        (HOME / "stopped.json").write_text("[]")
+
+    kill = stop
+
+    def diagnose(self) -> dict[str, str]:
+        return {"Envoy's log": "upstream connect error"}
+
+
+def note(word: str) -> None:
+    with (HOME / "calls.txt").open("a") as file:
+        file.write(word + "\n")
+
+
+def open_platform(provider: str, instance: str, release: str, options: Any) -> FakePlatform:
+    note("open")
+    if (HOME / "broken").exists():
+        raise SetupProblem("etcd did not start", "look into etcd.log")
+    (HOME / "stopped.json").write_text("[]")
+    return attach(instance)
+
+
+def attach(instance: str) -> FakePlatform:
+    if not (HOME / "stopped.json").exists():
+        raise SetupProblem("no platform is running", "run ibox up")
+    return FakePlatform(instance)
+
+
+def close_platform(instance: str) -> None:
+    note("close")
+
+
+def install() -> None:
+    """Puts the fake in the place of the real providers."""
+    for name in ("PlatformOptions", "open_platform", "attach", "close_platform"):
+        setattr(providers, name, globals()[name])
