@@ -1,6 +1,6 @@
 """The record of a run: `run.jsonl`, one JSON event per line, appended to by all processes of the run.
 
-Every report is a rendering of this file. Each event is one append under a lock, so lines of different workers never mix,
+Every report is a rendering of this file. Each event is one append under a lock, so lines of workers never mix,
 and their order is the order in which things happened. Long attachments lie beside it, named by their content.
 """
 

@@ -86,6 +86,7 @@ def test_without_a_recorder_nothing_happens() -> None:
         ({"authorization": "invalid-token"}, {"authorization": "$TOKEN"}),
         ({"X-API-Key": "abcdef"}, {"X-API-Key": "$SECRET"}),
         ({"Set-Cookie": ["a=1", "b=2"]}, {"Set-Cookie": ["$SECRET", "$SECRET"]}),
+        ([("X-API-Key", "abcdef"), ("a", "b")], [["X-API-Key", "$SECRET"], ["a", "b"]]),
         ({"usage": {"total_tokens": 12}}, {"usage": {"total_tokens": 12}}),
         ({"password": 1234}, {"password": "$SECRET"}),
         (
