@@ -1,0 +1,81 @@
+"""The shipped policies, rendered for this platform's tenants, models and limits: what every provider applies alike."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inferencebox.manifests import Document, load
+from inferencebox.paths import manifests_dir
+
+GATEWAY = "ai-inference-gateway"
+GATEWAY_NAMESPACE = "envoy-gateway-system"
+GATEWAY_TARGET = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": GATEWAY}
+TIER_2_HOSTS = ("istio-ingressgateway.istio-system.svc.cluster.local",)
+PER_GATEWAY = {"traffic.yaml"}
+
+
+def tenants() -> list[dict[str, str]]:
+    """Tenants and their users, SPEC 1.4."""
+    return _data(manifests_dir() / "tenants" / "tenants.yaml")
+
+
+def limits(name: str) -> dict[str, str]:
+    """Values of a set of limits: ``strict`` (SPEC 1.5) or ``demo`` (SPEC D18)."""
+    return {key: str(value) for key, value in _data(manifests_dir() / "gateway" / "limits" / f"{name}.yaml").items()}
+
+
+def tenant_namespaces() -> list[Document]:
+    """The tenants' namespaces: first of all, since everything else is in them."""
+    path = manifests_dir() / "tenants" / "tenant" / "namespace.yaml"
+    return [document for tenant in tenants() for document in load(path, tenant)]
+
+
+def traffic(name: str, targets: Sequence[Mapping[str, str]], values: Mapping[str, str]) -> list[Document]:
+    """Limits, retries, breaker and timeouts for some targets (a Gateway, or one listener of it)."""
+    path = manifests_dir() / "gateway" / "traffic.yaml"
+    return load(path, {"name": name, "targets": json.dumps(list(targets)), **values})
+
+
+def model(tenant: str, name: str, api: str = "kserve") -> list[Document]:
+    """Service, mesh rules and routes of one model."""
+    root = manifests_dir()
+    values = {"tenant": tenant, "model": name}
+    folders = [root / "models" / "model", root / "mesh" / "model", root / "gateway" / "model"]
+    if api == "openai":
+        folders.append(root / "gateway" / "openai-model")
+    return [document for folder in folders for document in load(folder, values)]
+
+
+def models() -> list[dict[str, str]]:
+    """The models at bootstrap and those that the fixtures add, SPEC 1.4."""
+    entries = _data(manifests_dir() / "models" / "models.yaml")
+    return [*entries["bootstrap"], *entries["fixtures"]]
+
+
+def batches(limits_name: str) -> list[list[Document]]:
+    """Everything to apply, in an order in which each batch finds what it refers to."""
+    root, values = manifests_dir(), limits(limits_name)
+    gateway = [
+        document
+        for file in sorted((root / "gateway").glob("*.yaml"))
+        if file.name not in PER_GATEWAY
+        for document in load(file)
+    ]
+    per_tenant = [
+        document for tenant in tenants() for document in load(root / "tenants" / "tenant", {**tenant, **values})
+    ]
+    per_model = [document for each in models() for document in model(each["tenant"], each["model"], each["api"])]
+    shared = [*load(root / "mesh"), *load(root / "models" / "platform.yaml")]
+    return [
+        [document for document in gateway if document["kind"] == "Namespace"],
+        [*gateway, *traffic("traffic", [GATEWAY_TARGET], values)],
+        [*per_tenant, *shared],
+        per_model,
+    ]
+
+
+def _data(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())

@@ -1,0 +1,42 @@
+"""What the local platform can show, and why it can't show the rest."""
+
+NO_KUBELET = "no kubelet on the local provider: no pod ever runs (use --provider kind)"
+NO_KNATIVE = "Knative and KServe controllers need running pods (use --provider kind)"
+NOT_BUILT = "not part of the local platform yet"
+
+CAPABILITIES: dict[str, str | None] = {
+    "gateway": None,
+    "gateway.jwt": None,
+    "gateway.tls": None,
+    "gateway.cors": None,
+    "gateway.retries": None,
+    "gateway.breaker": None,
+    "ai-gateway": None,
+    "ratelimit": None,
+    "mesh": None,
+    "mesh.mtls": None,
+    "mesh.authz": None,
+    "mesh.traffic": None,
+    "mesh.locality": None,
+    "workloads": None,
+    "models": None,
+    "packets": None,
+    "kubernetes": None,
+    "kubernetes.rbac": None,
+    "kubernetes.quota": None,
+    "kubernetes.scheduler": None,
+    "outages": None,
+    "logs": None,
+    "pods": NO_KUBELET,
+    "autoscaling": NO_KNATIVE,
+    "networkpolicy": NO_KUBELET,
+    "pod-logs": NO_KUBELET,
+    "cert-manager": "cert-manager is not part of the local platform (use --provider kind)",
+    "prometheus": NOT_BUILT,
+    "alertmanager": NOT_BUILT,
+    "grafana": NOT_BUILT,
+    "jaeger": NOT_BUILT,
+    "kiali": NOT_BUILT,
+    "loki": NOT_BUILT,
+    "management": "the management service is not built yet",
+}

@@ -1,0 +1,217 @@
+"""The running local platform, as scenarios see it."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from inferencebox.errors import SetupProblem
+from inferencebox.paths import state_dir
+from inferencebox.platform import ComponentStatus, Endpoint, Platform, Workload, WorkloadSpec
+
+from . import names, objects, workloads
+from .addresses import PODS
+from .box import Box, find
+from .control_plane import Kubectl
+from .door import Door
+from .mesh import AGENT_STATUS_PORT, Mesh, pod_name, workload_entry
+from .readiness import Readiness
+from .state import Record, RecordFile
+from .supervisor import Program, Supervisor
+
+# how each component says that it is ready: pod, port, path
+HEALTH: Mapping[str, tuple[str, int, str]] = {
+    "jwt-server": ("jwt-server", 8080, "/health"),
+    "istiod": ("istiod", 8080, "/ready"),
+    "ratelimit": ("ratelimit", 8080, "/healthcheck"),
+    "envoy-gateway": ("envoy-gateway", 8081, "/readyz"),
+    "istio-ingressgateway": ("istio-ingressgateway", AGENT_STATUS_PORT, "/healthz/ready"),
+}
+PROGRAM_OF = {"istio-ingressgateway": "istio-system.istio-ingressgateway.proxy"}
+
+
+class LocalPlatform(Platform):
+    """A platform of processes in a box on this machine."""
+
+    provider = "local"
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.state = state_dir(instance)
+        box = find(self.state)
+        if box is None or not (self.state / "platform.json").exists():
+            raise SetupProblem(f"no local platform {instance!r} is up", "run `ibox up`")
+        self.box: Box = box
+        self._file = RecordFile(self.state)
+        self.door = Door(self.state)
+        self.supervisor = Supervisor(self.state)
+        record = self.record
+        self.release = record.release
+        self.capabilities = record.capabilities
+        self.kubeconfig = self.state / "kubeconfig"
+        self.logs = self.state / "logs"
+        self._binaries = {name: Path(path) for name, path in record.binaries.items()}
+
+    @property
+    def record(self) -> Record:
+        return self._file.read()
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(self._binaries["kubectl"], self.kubeconfig)
+
+    def endpoint(self, name: str) -> Endpoint:
+        endpoints = self.record.endpoints
+        if name not in endpoints:
+            raise SetupProblem(f"the local platform has no entrance {name!r}", f"known: {', '.join(sorted(endpoints))}")
+        return endpoints[name]
+
+    def forward(self, workload: Workload, port: int) -> Endpoint:
+        """As ``kubectl port-forward``: from within the replica's network, so past its sidecar."""
+        return Endpoint("http", "127.0.0.1", self.door.forward("127.0.0.1", port, pod_name(workload)))
+
+    def reach(self, address: str, port: int, pod: str = "") -> Endpoint:
+        """An address of the box seen from its own network, outside the mesh, or from a pod's."""
+        return Endpoint("http", "127.0.0.1", self.door.forward(address, port, pod))
+
+    def run_in(
+        self, workload: Workload, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+    ) -> CompletedProcess[bytes]:
+        return self.box.run(argv, pod=pod_name(workload), stdin=stdin, timeout=timeout)
+
+    def run_beside(
+        self, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+    ) -> CompletedProcess[bytes]:
+        return self.box.run(argv, stdin=stdin, timeout=timeout)
+
+    def workloads(self, namespace: str | None = None, **labels: str) -> list[Workload]:
+        return [
+            workload
+            for workload in self.record.workloads
+            if namespace in (None, workload.namespace)
+            and all(workload.labels.get(name) == value for name, value in labels.items())
+        ]
+
+    def add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
+        added: list[Workload] = []
+
+        def enter(record: Record) -> None:
+            placed = workloads.place(specs, [workload.address for workload in record.workloads])
+            added.extend(placed)
+            record.workloads.extend(placed)
+
+        self._file.change(enter)
+        try:
+            workloads.plug_in(self.box, added, self._binaries["iptables-restore"])
+            self.run_workloads(list(zip(specs, added, strict=True)))
+        except BaseException:
+            self.remove_workloads(added)
+            raise
+        return added
+
+    def remove_workloads(self, workloads_: Sequence[Workload]) -> None:
+        for workload in workloads_:
+            self.supervisor.forget(*self._programs_of(workload))
+        entries = [f"{workload.name}.{workload.namespace}" for workload in workloads_ if workload.mesh]
+        for entry in entries:
+            name, namespace = entry.rsplit(".", 1)
+            self.kubectl.run("delete", "workloadentry", name, "-n", namespace, "--ignore-not-found", "--wait=false")
+        workloads.unplug(self.box, workloads_)
+        gone = {(workload.namespace, workload.name) for workload in workloads_}
+
+        def leave(record: Record) -> None:
+            record.workloads = [each for each in record.workloads if (each.namespace, each.name) not in gone]
+
+        self._file.change(leave)
+
+    def run_workloads(self, placed: Sequence[tuple[WorkloadSpec, Workload]], start_programs: bool = True) -> None:
+        """Start what runs in replicas whose networks exist, and wait until each is ready."""
+        meshed = [workload for _, workload in placed if workload.mesh]
+        accounts = [objects.service_account(each.namespace, each.service_account) for each in meshed]
+        if meshed:
+            self.kubectl.apply([*accounts, *(workload_entry(each) for each in meshed)])
+        programs = self.programs(placed) if start_programs else []
+        programs += self.sidecars(meshed)
+        self.supervisor.add(programs)
+        self.supervisor.start(*(program.name for program in programs))
+        names.write(self.state, self.kubectl)
+        self.await_workloads(placed)
+
+    def programs(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> list[Program]:
+        made = (workloads.program(spec, workload, self.state / "models") for spec, workload in placed)
+        return [program for program in made if program is not None]
+
+    def sidecars(self, meshed: Sequence[Workload]) -> list[Program]:
+        mesh = self.mesh
+        with ThreadPoolExecutor(4) as pool:
+            tokens = pool.map(self.token_for, meshed)
+            return [mesh.sidecar(workload, token) for workload, token in zip(meshed, tokens, strict=True)]
+
+    def token_for(self, workload: Workload) -> str:
+        """A token of the workload's identity, for istiod, by the API's TokenRequest."""
+        return self.kubectl.run(
+            "create", "token", workload.service_account, "-n", workload.namespace,
+            "--audience", "istio-ca", "--duration", "24h",
+        ).strip()  # fmt: skip
+
+    def await_workloads(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> None:
+        ready = self.readiness
+        for spec, workload in placed:
+            pod = pod_name(workload)
+            if workload.mesh:
+                ready.http(f"{pod}.proxy", "127.0.0.1", AGENT_STATUS_PORT, "/healthz/ready", pod)
+            if spec.program != "client":
+                path = "/health" if spec.program == "default-backend" else "/v2/health/ready"
+                ready.http(pod, "127.0.0.1", workloads.MODEL_PORT, path, pod)
+
+    @property
+    def mesh(self) -> Mesh:
+        home = self.state / "mesh"
+        return Mesh(home, self._binaries, home / "envoy_bootstrap.json", self.state / "kubernetes" / "kubeconfig")
+
+    @property
+    def readiness(self) -> Readiness:
+        return Readiness(self.door, self.supervisor)
+
+    def stop(self, component: str) -> None:
+        self.supervisor.stop(self._known(component))
+
+    def start(self, component: str) -> None:
+        program = self._known(component)
+        self.supervisor.start(program)
+        if component in HEALTH:
+            pod, port, path = HEALTH[component]
+            self.readiness.http(program, PODS[pod], port, path)
+
+    def kill(self, component: str) -> None:
+        self.supervisor.signal(self._known(component), "KILL")
+
+    def components(self) -> list[ComponentStatus]:
+        return self.supervisor.status()
+
+    def diagnose(self) -> dict[str, str]:
+        """What to look at when something is wrong: what does not run, and the ends of the logs that matter."""
+        found = {"components": "\n".join(f"{each.name}: {each.state} {each.detail}" for each in self.components())}
+        for name in ("envoy-gateway", "istiod", PROGRAM_OF["istio-ingressgateway"], "kube-apiserver"):
+            found[f"end of {name}.log"] = _tail(self.supervisor.log(name))
+        return found
+
+    def _known(self, component: str) -> str:
+        program = PROGRAM_OF.get(component, component)
+        known = {each.name for each in self.components()}
+        if program not in known:
+            raise SetupProblem(f"the local platform has no component {component!r}", f"known: {', '.join(sorted(known))}")
+        return program
+
+    def _programs_of(self, workload: Workload) -> list[str]:
+        known = {each.name for each in self.components()}
+        return [name for name in (pod_name(workload), f"{pod_name(workload)}.proxy") if name in known]
+
+
+def _tail(log: Path, lines: int = 40) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+

@@ -1,0 +1,369 @@
+"""Brings the local platform up: a graph of steps, as much as possible at the same time."""
+
+import base64
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inferencebox import policies
+from inferencebox.errors import SetupProblem
+from inferencebox.layers import dag
+from inferencebox.manifests import load
+from inferencebox.paths import manifests_dir, state_dir
+from inferencebox.pki import Authority
+from inferencebox.platform import Endpoint, Workload, WorkloadSpec
+from inferencebox.programs import Progress, module_files, provide
+from inferencebox.providers.options import PlatformOptions
+from inferencebox.release import Release
+
+from . import box, names, objects, snapshot, supervisor, workloads
+from .addresses import KUBERNETES_PORT, NODE, PODS
+from .capabilities import CAPABILITIES
+from .control_plane import ControlPlane, Kubectl
+from .door import Door
+from .gateway_agent import SYSTEM
+from .gateways import Gateways
+from .mesh import AGENT_STATUS_PORT, Mesh
+from .models import trained_models
+from .platform import HEALTH, PROGRAM_OF, LocalPlatform
+from .readiness import Readiness
+from .state import Record, RecordFile
+from .supervisor import Program, Supervisor
+
+PROGRAMS = (
+    "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "envoy-gateway",
+    "ai-gateway-controller", "ai-gateway-extproc", "ratelimit", "pilot-discovery", "pilot-agent", "envoy",
+    "redis-server", "iptables",
+)  # fmt: skip
+WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
+TIER_1_HTTP, TIER_1_HTTPS = 10080, 10443
+# Secret -> whose certificate it holds: what came with a token, and what came with an API key (manifests/gateway/tier2.yaml)
+TIER_1_ACCOUNTS = {"tier1-client": "ai-gateway", "tier1-client-published": "ai-gateway-published"}
+
+
+@dataclass
+class Ascent:
+    """One bring-up: what it needs, and the steps.
+
+    Args:
+        instance: name of the platform.
+        release: what to run.
+        options: how the platform should be.
+        progress: is told of programs being provided.
+    """
+
+    instance: str
+    release: Release
+    options: PlatformOptions
+    progress: Progress
+    binaries: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    placed: list[tuple[WorkloadSpec, Workload]] = field(default_factory=list)
+    tier2: Workload = field(init=False)
+    restored: bool = False
+
+    def __post_init__(self) -> None:
+        self.state = state_dir(self.instance)
+        self.tier2 = Workload(
+            namespace="istio-system",
+            name="istio-ingressgateway",
+            app="istio-ingressgateway",
+            version="v1",
+            address=PODS["istio-ingressgateway"],
+            labels={"app": "istio-ingressgateway", "istio": "ingressgateway", **workloads.IN_MESH_LABEL},
+            mesh=False,
+            service_account="istio-ingressgateway",
+        )
+
+    # parts, cheap to make again
+    @property
+    def control_plane(self) -> ControlPlane:
+        return ControlPlane(self.state / "kubernetes", self.binaries)
+
+    @property
+    def mesh(self) -> Mesh:
+        home = self.state / "mesh"
+        return Mesh(home, self.binaries, home / "envoy_bootstrap.json", self.control_plane.kubeconfig)
+
+    @property
+    def gateways(self) -> Gateways:
+        version = self.release.layers["envoy"].version
+        return Gateways(self.state / "tier1", self.state / "certs", self.binaries, version, self.control_plane.kubeconfig)
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(self.binaries["kubectl"], self.state / "kubeconfig")
+
+    @property
+    def door(self) -> Door:
+        return Door(self.state)
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return Supervisor(self.state)
+
+    @property
+    def readiness(self) -> Readiness:
+        return Readiness(self.door, self.supervisor)
+
+    def steps(self) -> Mapping[str, dag.Step]:
+        """What there is to do. Long chains first: API server, policies, sidecars."""
+        return {
+            "programs": dag.Step(self.get_programs),
+            "models": dag.Step(self.get_models),
+            "files": dag.Step(self.write_files, ["programs"]),
+            "box": dag.Step(self.make_box, ["programs"]),
+            "kubernetes": dag.Step(self.start_kubernetes, ["files", "box"]),
+            "services": dag.Step(self.start_services, ["files", "box", "models"]),
+            "base": dag.Step(self.apply_base, ["kubernetes"]),
+            "istiod": dag.Step(self.start_istiod, ["base"]),
+            "ai-gateway": dag.Step(self.start_ai_gateway, ["base", "services"]),
+            "policies": dag.Step(self.apply_policies, ["base"]),
+            "envoy-gateway": dag.Step(self.start_envoy_gateway, ["policies", "ai-gateway"]),
+            "sidecars": dag.Step(self.start_sidecars, ["istiod", "services", "policies"]),
+            "ready": dag.Step(self.await_gateways, ["envoy-gateway", "sidecars"]),
+        }
+
+    def get_programs(self) -> None:
+        found = provide(self.release, PROGRAMS, self.progress)
+        self.binaries.update(found)
+        self.binaries["iptables-restore"] = found["iptables"].with_name("iptables-restore")
+        for layer in ("istio", "envoy-gateway", "ai-gateway"):
+            self.files[layer] = module_files(self.release, layer, self.progress)
+
+    def get_models(self) -> None:
+        if self.options.models == "stub":
+            return
+        models = trained_models()
+        target = self.state / "models"
+        if not target.exists():
+            target.symlink_to(models)
+
+    def write_files(self) -> None:
+        self.control_plane.prepare()
+        self.mesh.prepare()
+        bootstrap = self.files["istio"] / "tools" / "packaging" / "common" / "envoy_bootstrap.json"
+        shutil.copyfile(bootstrap, self.mesh.home / "envoy_bootstrap.json")
+        self.gateways.prepare()
+        crds = objects.crd_files(self.files["envoy-gateway"], self.files["ai-gateway"], self.files["istio"])
+        self.restored = snapshot.restore(self.control_plane, crds)
+
+    def make_box(self) -> None:
+        names.write(self.state)
+        running = box.create(self.state, box.project_python())
+        self.door.open()
+        workloads.plug_in_pods(running, PODS)
+        entries = load(manifests_dir() / "providers" / "local" / "workloads.yaml")
+        specs = [_spec(entry, self.options.models) for entry in entries]
+        self.placed = list(zip(specs, workloads.place(specs, []), strict=True))
+        workloads.plug_in(running, [workload for _, workload in self.placed], self.binaries["iptables-restore"])
+
+    def start_kubernetes(self) -> None:
+        plane = self.control_plane
+        programs = plane.programs()
+        self.supervisor.add(programs)
+        self.supervisor.start("etcd", "kube-apiserver")
+        port = self.door.forward(NODE, KUBERNETES_PORT)
+        plane.outside_kubeconfig(self.state / "kubeconfig", port)
+        home = self.state / "kubernetes"
+        authority = home / "ca.crt"
+        client = _client_files(plane.kubeconfig, home)
+        self.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
+        if not self.restored:
+            crds = objects.crd_files(self.files["envoy-gateway"], self.files["ai-gateway"], self.files["istio"])
+            snapshot.install_crds(self.kubectl, crds)
+            snapshot.take(plane, crds, self.supervisor)
+            self.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
+        self.supervisor.start("kube-controller-manager", "kube-scheduler")
+
+    def start_services(self) -> None:
+        """Everything that needs no API: Redis, the JWT server, the models."""
+        jwt = Program(
+            "jwt-server",
+            [
+                str(box.project_python().parent / "jwt-server"), "serve", "--host", "0.0.0.0", "--port", "8080",
+                "--keys", str(self.state / "jwt-keys"), "--demo-tokens",
+            ],
+            pod="jwt-server",
+        )  # fmt: skip
+        made = (workloads.program(spec, workload, self.state / "models") for spec, workload in self.placed)
+        programs = [jwt, *(program for program in made if program is not None)]
+        programs += self.gateways.programs()
+        self.supervisor.add(programs)
+        later = {"envoy-gateway", "ai-gateway-controller", "ratelimit"}
+        self.supervisor.start(*(program.name for program in programs if program.name not in later))
+
+    def apply_base(self) -> None:
+        spaces = [objects.namespace(name) for name in objects.SYSTEM_NAMESPACES]
+        self.kubectl.apply([*spaces, *policies.tenant_namespaces()])
+        authority = Authority.create("inferencebox edge")
+        edge = authority.issue("gateway", hosts=["localhost", "*.inference-in-a-box", "127.0.0.1"])
+        (self.state / "edge-ca.crt").write_bytes(authority.pair.certificate)
+        mesh_root = self.mesh.root_certificate.read_bytes()
+        tier2 = self.mesh.issue_for("ns/istio-system/sa/istio-ingressgateway", policies.TIER_2_HOSTS)
+        tls = "kubernetes.io/tls"
+        secrets = [objects.secret(SYSTEM, name, data) for name, data in self.gateways.secrets().items()]
+        secrets += [
+            objects.secret(policies.GATEWAY_NAMESPACE, "ai-gateway-tls", _tls(edge.certificate, edge.key), tls),
+            objects.secret(policies.GATEWAY_NAMESPACE, "tier2-ca", {"ca.crt": mesh_root}),
+            objects.secret("istio-system", "tier2-tls", {**_tls(tier2.certificate, tier2.key), "ca.crt": mesh_root}),
+        ]
+        for name, account in TIER_1_ACCOUNTS.items():
+            client = self.mesh.issue_for(f"ns/{policies.GATEWAY_NAMESPACE}/sa/{account}")
+            secrets.append(objects.secret(policies.GATEWAY_NAMESPACE, name, _tls(client.certificate, client.key), tls))
+        accounts = [objects.service_account(each.namespace, each.service_account) for each in self._meshed()]
+        self.kubectl.apply([*secrets, *accounts, objects.webhook(self.gateways.webhook_authority)])
+
+    def start_istiod(self) -> None:
+        self.supervisor.add([self.mesh.istiod()])
+        self.supervisor.start("istiod")
+        self.readiness.http("istiod", PODS["istiod"], 8080, "/ready")
+
+    def start_ai_gateway(self) -> None:
+        self.supervisor.start("ai-gateway-controller")
+        self.readiness.until(lambda: self._listens("ai-gateway-controller", 1063), "ai-gateway-controller", "ai-gateway-controller")
+
+    def apply_policies(self) -> None:
+        for batch in policies.batches(self.options.limits):
+            self.kubectl.apply(batch)
+        overlay = load(manifests_dir() / "providers" / "local" / "overlay.yaml", {"state": str(self.state)})
+        self.kubectl.apply([*overlay, *objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)])
+        self.kubectl.run(
+            "patch", "deployment", f"envoy-{policies.GATEWAY_NAMESPACE}-{policies.GATEWAY}", "-n", SYSTEM,
+            "--subresource=status", "--type=merge", "-p", json.dumps(objects.DEPLOYMENT_STATUS),
+        )  # fmt: skip
+        names.write(self.state, self.kubectl)
+
+    def start_envoy_gateway(self) -> None:
+        agent = Program(
+            "ai-gateway-extproc",
+            [
+                str(box.project_python()), "-m", "inferencebox.providers.local.gateway_agent",
+                str(self.control_plane.kubeconfig), policies.GATEWAY, policies.GATEWAY_NAMESPACE,
+                str(self.binaries["ai-gateway-extproc"]), str(self.state / "tier1"),
+            ],
+            pod="envoy-gateway",
+            stop_seconds=1,
+        )  # fmt: skip
+        self.supervisor.add([agent])
+        self.supervisor.start("envoy-gateway", "ai-gateway-extproc")
+        self.readiness.http("envoy-gateway", PODS["envoy-gateway"], 8081, "/readyz")
+        self.supervisor.start("ratelimit")
+
+    def start_sidecars(self) -> None:
+        self._record()
+        platform = LocalPlatform(self.instance)
+        token = platform.token_for(self.tier2)
+        programs = [self.mesh.sidecar(self.tier2, token, router=True)]
+        self.supervisor.add(programs)
+        self.supervisor.start(programs[0].name)
+        platform.run_workloads(self.placed, start_programs=False)
+
+    def await_gateways(self) -> None:
+        ready = self.readiness
+        for component in ("istio-ingressgateway", "jwt-server", "ratelimit"):
+            pod, port, path = HEALTH[component]
+            ready.http(PROGRAM_OF.get(component, component), PODS[pod], port, path)
+        ready.until(lambda: self._listens("envoy-gateway", TIER_1_HTTP), "tier 1 listening", "envoy-gateway")
+        ready.until(lambda: self._listens("envoy-gateway", 1064), "the AI Gateway's processor", "ai-gateway-extproc")
+
+    def _record(self) -> None:
+        addresses = {
+            "gateway": ("http", PODS["envoy-gateway"], TIER_1_HTTP, ""),
+            "gateway-tls": ("https", PODS["envoy-gateway"], TIER_1_HTTPS, ""),
+            "tier2": ("https", PODS["istio-ingressgateway"], 443, ""),
+            "tier2-http": ("http", PODS["istio-ingressgateway"], 80, ""),
+            "jwt-server": ("http", "127.0.0.1", 8080, "jwt-server"),
+            "kubernetes": ("https", NODE, KUBERNETES_PORT, ""),
+            "istiod": ("http", PODS["istiod"], 15014, ""),
+        }
+        endpoints = {
+            name: Endpoint(scheme, "127.0.0.1", self.door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
+            for name, (scheme, address, port, pod) in addresses.items()
+        }
+        record = Record(
+            release=self.release.name,
+            endpoints=endpoints,
+            capabilities=dict(CAPABILITIES),
+            binaries={name: str(path) for name, path in self.binaries.items()},
+            workloads=[workload for _, workload in self.placed],
+        )
+        RecordFile(self.state).write(record)
+
+    def _meshed(self) -> Sequence[Workload]:
+        return [self.tier2, *(workload for _, workload in self.placed if workload.mesh)]
+
+    def _listens(self, pod: str, port: int) -> bool:
+        done = box.find(self.state)
+        if done is None:
+            raise SetupProblem("the box ended while it was being filled", "see box.log in the state directory")
+        probe = ["bash", "-c", f"exec 3<>/dev/tcp/{PODS[pod]}/{port}"]
+        return done.run(probe, timeout=5).returncode == 0
+
+
+def bring_up(instance: str, release: Release, options: PlatformOptions, progress: Progress, listener: dag.Listener) -> LocalPlatform:
+    """A platform that is up when this returns; one that was up already is left as it is."""
+    state = state_dir(instance)
+    if box.find(state) is not None:
+        Door(state).open()
+        return LocalPlatform(instance)
+    clear(instance)
+    state.mkdir(parents=True, exist_ok=True)
+    supervisor.write_config(state)
+    ascent = Ascent(instance, release, options, progress)
+    try:
+        timeline = dag.run(ascent.steps(), listener)
+    except BaseException:
+        take_down(instance, keep_logs=True)
+        raise
+    RecordFile(state).change(lambda record: record.layers.update(timeline.seconds))
+    return LocalPlatform(instance)
+
+
+def take_down(instance: str, keep_logs: bool = False) -> None:
+    """End everything of this instance. Safe to call at any time, also after a crash."""
+    state = state_dir(instance)
+    running = box.find(state)
+    if running is not None:
+        running.kill()
+    clear(instance, keep_logs)
+
+
+def clear(instance: str, keep_logs: bool = False) -> None:
+    """Remove what a dead platform left on disk."""
+    state = state_dir(instance)
+    shutil.rmtree(box.sockets_dir(state), ignore_errors=True)
+    if not state.exists():
+        return
+    for entry in state.iterdir():
+        if keep_logs and entry.name == "logs":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _spec(entry: Mapping[str, Any], models: str) -> WorkloadSpec:
+    spec = WorkloadSpec(**entry)
+    if models == "stub" and spec.program == "model":
+        return replace(spec, program="stub-model")
+    return spec
+
+
+def _tls(certificate: bytes, key: bytes) -> dict[str, bytes]:
+    return {"tls.crt": certificate, "tls.key": key}
+
+
+def _client_files(kubeconfig: Path, folder: Path) -> tuple[Path, Path]:
+    user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
+    paths = folder / "admin.crt", folder / "admin.key"
+    for path, entry in zip(paths, ("client-certificate-data", "client-key-data"), strict=True):
+        path.touch(mode=0o600)
+        path.write_bytes(base64.b64decode(user[entry]))
+    return paths
