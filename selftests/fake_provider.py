@@ -49,7 +49,7 @@ def note(word: str) -> None:
         file.write(word + "\n")
 
 
-def open_platform(provider: str, instance: str, release: str, options: Any) -> FakePlatform:
+def open_platform(provider: str, instance: str, release: str, options: Any, *told: Any) -> FakePlatform:
     note("open")
     if (HOME / "broken").exists():
         raise SetupProblem("etcd did not start", "look into etcd.log")
