@@ -23,5 +23,9 @@ def project_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def programs_dir() -> Path:
+    return project_root() / "programs"
+
+
 def manifests_dir() -> Path:
     return project_root() / "manifests"

@@ -14,6 +14,9 @@ from inferencebox.paths import manifests_dir
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+FILES_PREFIX = "files-"
+DEFAULT_RELEASE = "2026.11"
+
 Picked = TypeVar("Picked")
 
 
@@ -196,14 +199,19 @@ class Release(Pin):
     def files(self) -> Mapping[str, FilesPin]:
         """By layer, the module files that are kept."""
         return {
-            name: FilesPin(name=name, layer=name, version=layer.version, module=layer.go)
+            name: FilesPin(name=f"{FILES_PREFIX}{name}", layer=name, version=layer.version, module=layer.go)
             for name, layer in self.layers.items()
             if layer.go and layer.go.files
         }
 
-    def select(self, names: Sequence[str]) -> list[ProgramPin]:
-        """The programs of these names, in this order."""
-        return [self._pick(self.programs, name, "program") for name in dict.fromkeys(names)]
+    @cached_property
+    def items(self) -> Mapping[str, Item]:
+        """All that can be provided by name: programs, and module files as ``files-<layer>``."""
+        return {**self.programs, **{pin.name: pin for pin in self.files.values()}}
+
+    def select(self, names: Sequence[str]) -> list[Item]:
+        """The items of these names, in this order."""
+        return [self._pick(self.items, name, "program") for name in dict.fromkeys(names)]
 
     def files_of(self, layer: str) -> FilesPin:
         """What is kept of this layer's module."""

@@ -21,7 +21,7 @@ def provide(
 
     Args:
         release: the pins.
-        names: programs of the release.
+        names: programs of the release; ``files-<layer>`` for what ``module_files`` gives.
         progress: is told what happens; see ``shown``.
         again: make them anew even if the cache has them.
     """

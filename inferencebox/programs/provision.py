@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 from inferencebox.errors import SetupProblem
-from inferencebox.paths import cache_dir, project_root
+from inferencebox.paths import cache_dir, programs_dir
 from inferencebox.programs import toolchain
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
@@ -20,7 +20,7 @@ from inferencebox.programs.sources.image import ImagePrograms
 from inferencebox.programs.sources.path import find_on_path
 from inferencebox.programs.sources.wheel import WheelPrograms
 from inferencebox.programs.store import Facts, Store, key_of
-from inferencebox.release import FilesPin, Item, Release
+from inferencebox.release import Item, Release
 
 DOWNLOADS_AT_ONCE = 3
 
@@ -35,8 +35,8 @@ class Wanted:
     fix: str = ""
 
     @property
-    def store_name(self) -> str:
-        return store_name(self.item)
+    def name(self) -> str:
+        return self.item.name
 
     def refuse(self, source: Source, why: Unavailable) -> None:
         self.sources.remove(source)
@@ -48,14 +48,9 @@ class Wanted:
         return SetupProblem(f"{self.item.name} {self.item.version} is not to be had: {reasons}", self.fix)
 
 
-def store_name(item: Item) -> str:
-    """Files of a layer and a program may have the same name."""
-    return f"files-{item.name}" if isinstance(item, FilesPin) else item.name
-
-
 def sources_for(release: Release, store: Store, commands: Commands) -> list[Source]:
     """The sources that make something, in the order in which they are tried."""
-    programs = project_root() / "programs"
+    programs = programs_dir()
     find_toolchain = partial(_find_toolchain, release, store, commands)
     return [
         ImagePrograms(),
@@ -93,19 +88,19 @@ class Provisioner:
         self._again = again
 
     def provide(self, items: Iterable[Item]) -> dict[str, Path]:
-        """Paths by the items' names in the store."""
+        """Paths by the items' names."""
         wanted = [self._wanted(item) for item in items]
         found: dict[str, Path] = {}
         with ThreadPoolExecutor() as pool:
             for one, path in zip(wanted, pool.map(self._look, wanted), strict=True):
                 if path:
-                    found[one.store_name] = path
-        pending = [one for one in wanted if one.store_name not in found]
+                    found[one.name] = path
+        pending = [one for one in wanted if one.name not in found]
         while pending:
             made = self._make_all(pending)
             found.update(made)
-            pending = [one for one in pending if one.store_name not in made]
-        return {one.store_name: found[one.store_name] for one in wanted}
+            pending = [one for one in pending if one.name not in made]
+        return {one.name: found[one.name] for one in wanted}
 
     def _wanted(self, item: Item) -> Wanted:
         return Wanted(item, [source for source in self._sources if source.offers(item)])
@@ -114,7 +109,7 @@ class Provisioner:
         """What is here already: on PATH, or in the cache from any source."""
         path = find_on_path(one.item)
         if path:
-            self._progress.end(one.store_name, f"on PATH: {path}")
+            self._progress.end(one.name, f"on PATH: {path}")
             return path
         cached = None if self._again else self._look_in_cache(one)
         for source in list(one.sources):
@@ -129,9 +124,9 @@ class Provisioner:
                 key = self._key(source, one.item)
             except Unavailable:
                 continue
-            entry = self._store.find(one.store_name, key)
+            entry = self._store.find(one.name, key)
             if entry:
-                self._progress.end(one.store_name, "in the cache")
+                self._progress.end(one.name, "in the cache")
                 return entry.path
         return None
 
@@ -164,8 +159,8 @@ class Provisioner:
         """Make what another run has not made in the meantime."""
         source = batch[0].sources[0]
         with self._store.lock(name, on_wait=lambda: self._begin(batch, "waiting for another run")):
-            found = {} if self._again else {one.store_name: path for one in batch if (path := self._look_in_cache(one))}
-            missing = [one for one in batch if one.store_name not in found]
+            found = {} if self._again else {one.name: path for one in batch if (path := self._look_in_cache(one))}
+            missing = [one for one in batch if one.name not in found]
             if missing:
                 found.update(self._make(name, source, missing))
         return found
@@ -178,9 +173,9 @@ class Provisioner:
                 made = source.make([one.item for one in batch], work)
                 paths = {}
                 for one in batch:
-                    result = made[one.item.name]
+                    result = made[one.name]
                     facts = Facts(
-                        name=one.store_name,
+                        name=one.name,
                         version=one.item.version,
                         source=source.name,
                         program=result.program,
@@ -188,21 +183,21 @@ class Provisioner:
                         made_with=result.made_with,
                     )
                     entry = self._store.publish(self._key(source, one.item), result.folder, facts)
-                    self._progress.end(one.store_name, f"made from {source.name}")
-                    paths[one.store_name] = entry.path
+                    self._progress.end(one.name, f"made from {source.name}")
+                    paths[one.name] = entry.path
         except Unavailable as why:
             for one in batch:
                 one.refuse(source, why)
-                self._progress.end(one.store_name, f"not from {source.name}: {why.reason}")
+                self._progress.end(one.name, f"not from {source.name}: {why.reason}")
             return {}
         return paths
 
     def _begin(self, batch: Sequence[Wanted], doing: str) -> None:
         for one in batch:
-            self._progress.begin(one.store_name, one.item.version, doing, self._expected([one]))
+            self._progress.begin(one.name, one.item.version, doing, self._expected([one]))
 
     def _expected(self, batch: Sequence[Wanted]) -> float:
-        return max(self._store.last_seconds(one.store_name) or one.item.expected_seconds for one in batch)
+        return max(self._store.last_seconds(one.name) or one.item.expected_seconds for one in batch)
 
     def _key(self, source: Source, item: Item) -> str:
         return key_of({"source": source.name, **source.recipe(item)})

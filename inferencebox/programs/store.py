@@ -147,7 +147,7 @@ class Store:
 
     def require_space(self, folder: Path, needs_bytes: int) -> None:
         """Say that the disk is nearly full before it is."""
-        free = shutil.disk_usage(_existing(folder)).free
+        free = shutil.disk_usage(existing_parent(folder)).free
         if free < needs_bytes:
             raise SetupProblem(
                 f"{free / 1e9:.1f} GB free on the disk of {folder}, {needs_bytes / 1e9:.1f} GB are needed",
@@ -206,7 +206,8 @@ def _fingerprint(path: Path) -> str:
         return f"unreadable:{error.strerror}"
 
 
-def _existing(folder: Path) -> Path:
+def existing_parent(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder

@@ -65,7 +65,7 @@ class GoModules:
         folder.mkdir()
         for name in PIN_FILES:
             shutil.copyfile(self._folder(item) / name, folder / name)
-        check_pin(item, folder / "go.mod")
+        check_pin(item, self._programs)
         return folder, self._find_toolchain(toolchain.required_version(folder / "go.mod"))
 
     def _go(self, name: str, tools: Toolchain, arguments: Sequence[str | Path], cwd: Path, module: GoModule) -> str:
@@ -123,7 +123,7 @@ class GoFiles(GoModules):
         return isinstance(item, FilesPin)
 
     def batch(self, item: Item) -> str:
-        return f"files-{item.name}"
+        return item.name
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
         return {"files": module_of(item).files, **self._pins(item)}
@@ -154,11 +154,13 @@ def executable_name(package: str) -> str:
     return parts[-2] if MAJOR_VERSION.fullmatch(parts[-1]) and len(parts) > 1 else parts[-1]
 
 
-def check_pin(item: Item, go_mod: Path) -> None:
+def check_pin(item: Item, programs: Path) -> None:
     """A release and the go.mod it names must pin the same version."""
     module = module_of(item)
     version = module.version or item.version
-    pinned = re.search(rf"^(?:require)?\s*{re.escape(module.module)} (\S+)", go_mod.read_text(), re.MULTILINE)
+    go_mod = programs / module.folder / "go.mod"
+    text = go_mod.read_text() if go_mod.is_file() else ""
+    pinned = re.search(rf"^(?:require)?\s*{re.escape(module.module)} (\S+)", text, re.MULTILINE)
     if not pinned or pinned[1] != version:
         raise SetupProblem(
             f"the release has {module.module} {version}, programs/{module.folder}/go.mod has "

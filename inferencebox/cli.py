@@ -1,0 +1,40 @@
+"""The ``ibox`` command line. Only here does a ``SetupProblem`` become one line and exit code 2."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from inferencebox.commands import build, doctor, releases
+from inferencebox.errors import SetupProblem
+
+ENVIRONMENT_FAULT = 2
+COMMANDS = (build, doctor, releases)
+
+app = typer.Typer(
+    name="ibox",
+    help="Stand up an AI inference platform, prove what it promises, and show it.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+for command in COMMANDS:
+    command.register(app)
+
+
+@app.callback()
+def ibox() -> None:
+    """Keeps every command a command of its own, however many there are."""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except SetupProblem as problem:
+        Console(stderr=True).print(f"ibox: {problem}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(ENVIRONMENT_FAULT)
+
+
+if __name__ == "__main__":
+    main()
