@@ -1,0 +1,1 @@
+"""The backend for everything that no other route takes."""

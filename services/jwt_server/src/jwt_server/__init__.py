@@ -1,0 +1,1 @@
+"""Key server of the platform: JWKS, key rotation, demo tokens."""

@@ -1,0 +1,1 @@
+"""What only a test build has: faults on request, records of what arrived, an echo. Production never imports this."""

@@ -1,0 +1,79 @@
+"""The control port: what arrived, how many at once, and faults for every request. Not part of the model's API."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from model_server.testing.instruments import Faults, Records
+
+
+def create_control_app(records: Records) -> Starlette:
+    async def arrivals(request: Request) -> Response:
+        if request.method == "DELETE":
+            records.arrivals.clear()
+            records.attempts.clear()
+            return Response(status_code=204)
+        query = request.query_params
+        try:
+            since = float(query.get("since", 0))
+        except ValueError:
+            return _bad("since must be seconds since 1970")
+        return JSONResponse(
+            [
+                asdict(arrival)
+                for arrival in tuple(records.arrivals)
+                if arrival.at >= since
+                and arrival.path.startswith(query.get("path", ""))
+                and ("probe" not in query or arrival.headers.get("x-probe") == query["probe"])
+                and ("request_id" not in query or arrival.request_id == query["request_id"])
+            ]
+        )
+
+    async def faults(request: Request) -> Response:
+        if request.method == "DELETE":
+            records.faults = Faults()
+        elif request.method == "PUT":
+            try:
+                records.faults = _faults(json.loads(await request.body()))
+            except ValueError as problem:
+                return _bad(str(problem))
+        return JSONResponse(asdict(records.faults))
+
+    async def concurrency(request: Request) -> Response:
+        if request.method == "DELETE":
+            now = records.concurrency.now
+            records.concurrency.peak = now
+            records.concurrency.total = now
+        return JSONResponse(asdict(records.concurrency))
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "healthy"})
+
+    return Starlette(
+        routes=[
+            Route("/arrivals", arrivals, methods=["GET", "DELETE"]),
+            Route("/faults", faults, methods=["GET", "PUT", "DELETE"]),
+            Route("/concurrency", concurrency, methods=["GET", "DELETE"]),
+            Route("/health", health),
+        ]
+    )
+
+
+def _faults(wanted: Any) -> Faults:
+    if not isinstance(wanted, dict) or not wanted.keys() <= {"delay_ms", "status", "fail_ratio"}:
+        raise ValueError("faults are an object with delay_ms, status, fail_ratio")
+    for name, low, high in (("delay_ms", 0, 3_600_000), ("status", 200, 599), ("fail_ratio", 0, 1)):
+        value = wanted.get(name)
+        kinds = int if name == "status" else int | float
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high):
+            raise ValueError(f"{name} must be a number from {low} to {high}")
+    return Faults(wanted.get("delay_ms") or 0, wanted.get("status"), wanted.get("fail_ratio"))
+
+
+def _bad(problem: str) -> JSONResponse:
+    return JSONResponse({"error": problem}, status_code=400)
