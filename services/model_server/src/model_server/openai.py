@@ -263,6 +263,9 @@ class _Completion:
         return {"text": text}
 
 
+Shape = type[_Chat] | type[_Completion]
+
+
 def _complete(name: str, model: TextModel, wanted: Json, prompt: str, shape: Shape) -> Response:
     stream = wanted.get("stream") or False
     options = wanted.get("stream_options") or {}
