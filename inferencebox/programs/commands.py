@@ -6,8 +6,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from inferencebox.errors import SetupProblem
+
 TAIL_BYTES = 4000
 STOP_SECONDS = 5
+NO_SPACE = "no space left on device"
 
 
 class CommandFailed(Exception):
@@ -41,6 +44,8 @@ class Commands:
             finally:
                 with self._guard:
                     self._running.discard(process)
+        if process.returncode and NO_SPACE in _tail(log).lower():
+            raise SetupProblem(f"{name} ran out of disk space", f"make room, then run this again; see {log}")
         if process.returncode:
             raise CommandFailed([str(argv[0])], process.returncode, _tail(log) or output.decode(errors="replace"), log)
         return output.decode(errors="replace")

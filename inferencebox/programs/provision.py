@@ -13,7 +13,7 @@ from inferencebox.programs import toolchain
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.progress import Progress
-from inferencebox.programs.sources.base import Source
+from inferencebox.programs.sources.base import Made, Outcomes, Source
 from inferencebox.programs.sources.deb import DebPrograms
 from inferencebox.programs.sources.go import GoFiles, GoPrograms
 from inferencebox.programs.sources.image import ImagePrograms
@@ -168,29 +168,29 @@ class Provisioner:
     def _make(self, name: str, source: Source, batch: Sequence[Wanted]) -> dict[str, Path]:
         self._begin(batch, f"from {source.name}")
         began = monotonic()
-        try:
-            with self._store.workspace(name, source.needs_bytes) as work:
-                made = source.make([one.item for one in batch], work)
-                paths = {}
-                for one in batch:
-                    result = made[one.name]
-                    facts = Facts(
-                        name=one.name,
-                        version=one.item.version,
-                        source=source.name,
-                        program=result.program,
-                        seconds=round(monotonic() - began, 1),
-                        made_with=result.made_with,
-                    )
-                    entry = self._store.publish(self._key(source, one.item), result.folder, facts)
-                    self._progress.end(one.name, f"made from {source.name}")
-                    paths[one.name] = entry.path
-        except Unavailable as why:
+        with self._store.workspace(name, source.needs_bytes) as work:
+            outcomes = self._ask(source, batch, work)
+            seconds = round(monotonic() - began, 1)
+            paths = {}
             for one in batch:
-                one.refuse(source, why)
-                self._progress.end(one.name, f"not from {source.name}: {why.reason}")
-            return {}
+                outcome = outcomes[one.name]
+                if isinstance(outcome, Unavailable):
+                    one.refuse(source, outcome)
+                    self._progress.end(one.name, f"not from {source.name}: {outcome.reason}")
+                else:
+                    paths[one.name] = self._publish(source, one.item, outcome, seconds)
+                    self._progress.end(one.name, f"made from {source.name}")
         return paths
+
+    def _ask(self, source: Source, batch: Sequence[Wanted], work: Path) -> Outcomes:
+        try:
+            return source.make([one.item for one in batch], work)
+        except Unavailable as why:
+            return {one.name: why for one in batch}
+
+    def _publish(self, source: Source, item: Item, made: Made, seconds: float) -> Path:
+        facts = Facts(item.name, item.version, source.name, made.program, seconds, made.made_with)
+        return self._store.publish(self._key(source, item), made.folder, facts).path
 
     def _begin(self, batch: Sequence[Wanted], doing: str) -> None:
         for one in batch:

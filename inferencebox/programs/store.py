@@ -1,5 +1,6 @@
 """The cache of programs by content: published whole or not at all, verified on use, safe for two runs at once."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from inferencebox.errors import SetupProblem
 KEY_LENGTH = 20
 MANIFEST = "manifest.json"
 FILES = "files"
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ class Store:
             folder.mkdir()
         try:
             yield folder
+        except OSError as error:
+            if error.errno in DISK_FAULTS:
+                raise self._unwritable(folder, error) from error
+            raise
         finally:
             _remove(folder)
 
@@ -165,10 +171,13 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise SetupProblem(
-                f"the cache {self.root} cannot be written: {folder}: {error.strerror or error}",
-                "set IBOX_CACHE to a folder that you may write",
-            ) from error
+            raise self._unwritable(folder, error) from error
+
+    def _unwritable(self, folder: Path, error: OSError) -> SetupProblem:
+        return SetupProblem(
+            f"the cache {self.root} cannot be written: {folder}: {error.strerror or error}",
+            "make room there, or set IBOX_CACHE to a folder that you may write",
+        )
 
 
 def _read_manifest(home: Path) -> dict[str, Any] | None:

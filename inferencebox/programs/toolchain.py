@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from inferencebox.programs import pypi
@@ -16,6 +17,8 @@ from inferencebox.release import ToolchainPin, WheelSource
 
 NAME = "go-toolchain"
 NEEDS_BYTES = 1 << 29
+GO_CACHES = ("GOCACHE", "GOMODCACHE")
+CACHE_BYTES = 2 << 30
 GO_DIRECTIVE = re.compile(r"^go (\d+(?:\.\d+)*)", re.MULTILINE)
 GO_VERSION = re.compile(r"go(\d+(?:\.\d+)*)")
 BUILD_ENVIRONMENT = {
@@ -72,17 +75,18 @@ def find(pin: ToolchainPin, minimum: tuple[int, ...], store: Store, commands: Co
     if numbers(version) < minimum:
         wanted = ".".join(map(str, minimum))
         raise Unavailable(f"Go {wanted} is needed, {pin.wheel.requirement} is older", f"install Go {wanted} or newer")
-    return Toolchain(go, version, environment(go, store))
+    settings = environment(go, store)
+    for name in GO_CACHES:
+        store.require_space(Path(settings[name]), CACHE_BYTES)
+    return Toolchain(go, version, settings)
 
 
 def environment(go: Path, store: Store) -> dict[str, str]:
     """The build's environment. Go's own caches stay where they are, if they can be written there."""
     settings = {**os.environ, **BUILD_ENVIRONMENT}
-    done = subprocess.run([go, "env", "GOCACHE", "GOMODCACHE"], capture_output=True, text=True, env=settings)
-    folders = dict(zip(("GOCACHE", "GOMODCACHE"), done.stdout.splitlines(), strict=False))
-    for name in ("GOCACHE", "GOMODCACHE"):
-        if not _writable(folders.get(name, "")):
-            settings[name] = str(store.root / "go" / name.lower())
+    done = subprocess.run([go, "env", *GO_CACHES], capture_output=True, text=True, env=settings)
+    for name, folder in zip_longest(GO_CACHES, done.stdout.splitlines()[: len(GO_CACHES)], fillvalue=""):
+        settings[name] = folder if _writable(folder) else str(store.root / "go" / name.lower())
     return settings
 
 

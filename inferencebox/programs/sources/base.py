@@ -1,6 +1,6 @@
 """What every source of programs has in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,9 @@ class Made:
     folder: Path
     program: str
     made_with: Mapping[str, str] = field(default_factory=dict)
+
+
+Outcomes = Mapping[str, Made | Unavailable]
 
 
 class Source(Protocol):
@@ -44,5 +47,16 @@ class Source(Protocol):
     def recipe(self, item: Item) -> Mapping[str, Any]:
         """Everything that decides what comes out: the cache's key is made from it."""
 
-    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
-        """Make all of one batch; raises ``Unavailable`` when the next source should be tried."""
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
+        """Make all of one batch; raises ``Unavailable`` when the next source should be tried for all of it."""
+
+
+def each(items: Sequence[Item], make_one: Callable[[Item], Made]) -> Outcomes:
+    """Make items one by one: what one source can't give does not spoil the others."""
+    outcomes: dict[str, Made | Unavailable] = {}
+    for item in items:
+        try:
+            outcomes[item.name] = make_one(item)
+        except Unavailable as why:
+            outcomes[item.name] = why
+    return outcomes

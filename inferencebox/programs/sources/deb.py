@@ -8,7 +8,7 @@ from inferencebox.programs import apt
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.launcher import write_launcher
-from inferencebox.programs.sources.base import Made
+from inferencebox.programs.sources.base import Made, Outcomes, each
 from inferencebox.programs.sources.path import says_its_version
 from inferencebox.programs.store import digest_of
 from inferencebox.release import Item
@@ -38,10 +38,10 @@ class DebPrograms:
         assert item.deb
         return {"deb": item.deb.model_dump(), "version": item.version}
 
-    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         packages = apt.Packages(work, self._commands)
         packages.update()
-        return {item.name: self._make_one(item, packages, work) for item in items}
+        return each(items, lambda item: self._make_one(item, packages, work))
 
     def _make_one(self, item: Item, packages: apt.Packages, work: Path) -> Made:
         assert item.deb

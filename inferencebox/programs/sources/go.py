@@ -11,7 +11,7 @@ from inferencebox.errors import SetupProblem
 from inferencebox.programs import toolchain
 from inferencebox.programs.commands import CommandFailed, Commands
 from inferencebox.programs.errors import Unavailable
-from inferencebox.programs.sources.base import Made
+from inferencebox.programs.sources.base import Made, Outcomes, each
 from inferencebox.programs.store import digest_of
 from inferencebox.programs.toolchain import Toolchain
 from inferencebox.release import FilesPin, GoModule, Item
@@ -69,7 +69,8 @@ class GoModules:
         return folder, self._find_toolchain(toolchain.required_version(folder / "go.mod"))
 
     def _go(self, name: str, tools: Toolchain, arguments: Sequence[str | Path], cwd: Path, module: GoModule) -> str:
-        env = {**tools.environment, **({"GONOSUMDB": ",".join(module.unlisted)} if module.unlisted else {})}
+        unlisted = [*filter(None, [tools.environment.get("GONOSUMDB")]), *module.unlisted]
+        env = {**tools.environment, "GONOSUMDB": ",".join(unlisted)}
         try:
             return self._commands.run(name, [tools.go, *arguments], cwd=cwd, env=env)
         except CommandFailed as failure:
@@ -94,7 +95,7 @@ class GoPrograms(GoModules):
         flags = [COMPILER_FLAGS, LINKER_FLAGS, module_of(item).ldflags]
         return {"package": item.package, "flags": flags, "environment": toolchain.BUILD_ENVIRONMENT, **self._pins(item)}
 
-    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         module = module_of(items[0])
         pins, tools = self._prepare(items[0], work)
         out = work / "out"
@@ -128,8 +129,8 @@ class GoFiles(GoModules):
     def recipe(self, item: Item) -> Mapping[str, Any]:
         return {"files": module_of(item).files, **self._pins(item)}
 
-    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
-        return {item.name: self._make_one(item, work) for item in items}
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
+        return each(items, lambda item: self._make_one(item, work))
 
     def _make_one(self, item: Item, work: Path) -> Made:
         module = module_of(item)

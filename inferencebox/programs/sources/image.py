@@ -7,7 +7,7 @@ from typing import Any
 
 from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.registry import FIX, Image
-from inferencebox.programs.sources.base import Made
+from inferencebox.programs.sources.base import Made, Outcomes, each
 from inferencebox.programs.sources.path import says_its_version
 from inferencebox.programs.unpack import Layers, NotInImage
 from inferencebox.release import ImageSource, Item
@@ -34,7 +34,7 @@ class ImagePrograms:
     def recipe(self, item: Item) -> Mapping[str, Any]:
         return {"image": _image(item).digest, "path": _image(item).path}
 
-    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         source = _image(items[0])
         assert source.digest
         image = Image(source.reference, source.digest)
@@ -43,7 +43,7 @@ class ImagePrograms:
             layers = Layers(files)
         except tarfile.TarError as error:
             raise Unavailable(f"{source.reference} has a layer that cannot be read ({error})", FIX) from error
-        return {item.name: self._take(item, layers, work) for item in items}
+        return each(items, lambda item: self._take(item, layers, work))
 
     def _take(self, item: Item, layers: Layers, work: Path) -> Made:
         source = _image(item)

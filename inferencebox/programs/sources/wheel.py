@@ -7,7 +7,7 @@ from typing import Any
 from inferencebox.programs import pypi
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
-from inferencebox.programs.sources.base import Made
+from inferencebox.programs.sources.base import Made, Outcomes, each
 from inferencebox.release import Item
 
 
@@ -34,8 +34,8 @@ class WheelPrograms:
         assert item.wheel
         return {"wheel": item.wheel.model_dump()}
 
-    def make(self, items: Sequence[Item], work: Path) -> Mapping[str, Made]:
-        return {item.name: self._make_one(item, work) for item in items}
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
+        return each(items, lambda item: self._make_one(item, work))
 
     def _make_one(self, item: Item, work: Path) -> Made:
         assert item.wheel
