@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp
 
 GRACE_SECONDS = 1
@@ -31,17 +32,12 @@ def stopped_by_setup_problem(program: str, problem: SetupProblem) -> int:
     return 2
 
 
-def run(servers: Mapping[str, tuple[ASGIApp, socket.socket]], *, uvloop: bool) -> None:
+def run(servers: Mapping[str, tuple[ASGIApp, socket.socket]]) -> None:
     """Serve all apps on one event loop until SIGTERM or SIGINT; requests in flight get a moment to finish."""
     # uvicorn raises the signal again once it has stopped; being asked to stop is no error.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
-    if uvloop:
-        import uvloop as fast_loop
-
-        fast_loop.run(_serve(servers))
-    else:
-        asyncio.run(_serve(servers))
+    uvloop.run(_serve(servers))
 
 
 class _Follower(uvicorn.Server):

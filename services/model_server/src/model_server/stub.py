@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     except SetupProblem as problem:
         return stopped_by_setup_problem("stub-model-server", problem)
-    run(servers, uvloop=True)
+    run(servers)
     return 0
 
 

@@ -1,0 +1,92 @@
+"""Puts models on KServe's app: v1 and v2 by the SDK, the OpenAI protocol by our own routes.
+
+The SDK has OpenAI routes as well, but in 0.15.2 their types are vllm's (kserve/protocol/rest/openai/types imports
+vllm.entrypoints), and vllm needs gigabytes and hardware that a small text model does not. Where vllm is missing the SDK
+leaves its own routes out and says so in its log; ours stand in front, at /v1 and at the SDK's prefix /openai/v1.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from model_server.artifacts import BY_KIND, verified
+from model_server.body import BodyLimit
+from model_server.models import ImageModel, IrisModel
+from model_server.openai import openai_routes
+from model_server.running import SetupProblem
+from model_server.sdk import InvalidInput, Model, ModelServer, RESTServer
+from model_server.sdk import app as kserve_app
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    kind: str
+    name: str
+    directory: Path
+
+
+def read_config(file: Path) -> list[ModelSpec]:
+    """`{"models": [{"kind": ..., "name": ..., "dir": ...}]}`; a relative dir starts at the file."""
+    try:
+        models = json.loads(file.read_text())["models"]
+        specs = [ModelSpec(one["kind"], one["name"], file.parent / one["dir"]) for one in models]
+    except OSError as error:
+        raise SetupProblem(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SetupProblem(f'{file} must be JSON: {{"models": [{{"kind": .., "name": .., "dir": ..}}]}}') from None
+    if not specs or any(spec.kind not in BY_KIND for spec in specs):
+        raise SetupProblem(f"{file} must list models whose kind is one of {', '.join(BY_KIND)}")
+    if len({spec.name for spec in specs}) != len(specs):
+        raise SetupProblem(f"{file} gives two models the same name")
+    return specs
+
+
+def create_app(specs: Sequence[ModelSpec]) -> ASGIApp:
+    # The port belongs to this program's own listener; the SDK's server object is used for its app only.
+    server = ModelServer(enable_grpc=False, enable_latency_logging=False, workers=1)
+    logging.getLogger("kserve").setLevel(logging.WARNING)
+    text_models = {}
+    for spec in specs:
+        files = verified(spec.directory, spec.kind)
+        if spec.kind == "text":
+            from model_server.text_model import TinyText
+
+            text_models[spec.name] = TinyText.load(*files)
+            server.register_model(_TextPlace(spec.name))
+        else:
+            server.register_model({"sklearn": IrisModel, "onnx": ImageModel}[spec.kind](spec.name, *files))
+    if text_models:
+        for prefix in ("/v1", "/openai/v1"):
+            kserve_app.router.routes.extend(openai_routes(text_models, prefix))
+    kserve_app.add_exception_handler(RequestValidationError, _not_this_protocol)
+    rest = RESTServer("", server.dataplane, server.model_repository_extension, http_port=0)
+    rest.create_application()
+    kserve_app.router.redirect_slashes = False
+    return BodyLimit(kserve_app)
+
+
+class _TextPlace(Model):  # type: ignore[misc]
+    """Makes a text model known to KServe, so that metadata and readiness answer for it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.ready = True
+
+    def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
+        raise InvalidInput(f"{self.name} speaks the OpenAI protocol: POST /v1/chat/completions")
+
+
+async def _not_this_protocol(_: Request, error: Exception) -> Response:
+    """The SDK leaves a v2 request of the wrong shape to FastAPI, which answers 422 in a shape of its own."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return JSONResponse({"error": f"Unrecognized request format: {where}: {first['msg']}"}, status_code=400)
