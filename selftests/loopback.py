@@ -65,7 +65,8 @@ class Server:
         return self.answer(request)
 
     def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join(2)
         for connection in self._accepted:

@@ -222,7 +222,7 @@ def test_what_a_person_could_type_hides_secrets() -> None:
         sni="api.example",
     )
     shown = call.as_curl()
-    assert "s3cret" not in shown
+    assert "s3cret" not in shown + repr(call) + str(call)
     assert '"authorization: Bearer $TOKEN"' in shown
     assert '"X-API-Key: $API_KEY"' in shown
     assert "--connect-to api.example:8443:127.0.0.1:8443" in shown

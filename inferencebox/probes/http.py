@@ -155,7 +155,7 @@ def _error_text(body: bytes) -> str:
     return message if isinstance(message, str) else text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Call:
     """One HTTP request; calling it sends it once.
 
@@ -214,6 +214,10 @@ class Call:
     def __str__(self) -> str:
         return self.name or f"{self.method} {_hide_in_path(self.path)}"
 
+    def __repr__(self) -> str:
+        """Without headers and body, which may carry secrets: assertion messages show it."""
+        return f"<Call {self} at {self.endpoint.url}>"
+
     @property
     def content(self) -> bytes:
         if self.body is not None:
@@ -234,7 +238,7 @@ class Call:
         if self.content or self.method in ("POST", "PUT", "PATCH"):
             wanted["content-length"] = str(len(self.content))
         if self.token is not None:
-            wanted["authorization"] = f"Bearer {self.token}"
+            wanted["authorization"] = f"Bearer {self.token}".rstrip()
         return [(name, value) for name, value in wanted.items() if name not in given] + list(self.pairs)
 
     def request_id(self) -> str:
