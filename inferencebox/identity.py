@@ -199,7 +199,8 @@ class Forger:
             BadHeader("Basic credentials", "Basic " + base64.b64encode(b"user-a:password").decode()),
             BadHeader("a token without scheme", str.__str__(good)),
             BadHeader("a token of two parts", f"Bearer {head}.{payload}"),
-            BadHeader("a token that is not base64", "Bearer !!!.###.***"),
+            BadHeader("a token out of other letters than base64", "Bearer !!!.###.***"),
+            BadHeader("a token of no base64 length", "Bearer abcde.abcde.abcde"),
         ]
 
     # SEC-04: not in its time
@@ -235,8 +236,13 @@ class Forger:
 
     # SEC-06: wrong signature
 
-    def alg_none(self, spelling: str = "none") -> Token:
-        return Token(f"{self._unsigned(alg=spelling)}.", f"alg {spelling}")
+    def alg_none(self, spelling: str = "none", signed: bool = False) -> Token:
+        """Without a signature, as RFC 7519 section 6 has it; Envoy already refuses the empty third part as bad form.
+
+        With `signed` a genuine signature stands there, so that it must be the algorithm that is refused.
+        """
+        signature = self.genuine().rpartition(".")[2] if signed else ""
+        return Token(f"{self._unsigned(alg=spelling)}.{signature}", f"alg {spelling}{' with a signature' * signed}")
 
     def hs256_with_public_key(self) -> Token:
         """Algorithm confusion: the published key taken as an HMAC secret."""
@@ -265,7 +271,7 @@ class Forger:
 
     def wrong_signatures(self) -> list[Token]:
         """Every token of SEC-06."""
-        unsigned = [self.alg_none(spelling) for spelling in ("none", "None", "nOnE")]
+        unsigned = [self.alg_none(name, signed) for name in ("none", "None", "nOnE") for signed in (False, True)]
         confused = [self.hs256_with_public_key(), self.altered_payload()]
         return [*unsigned, *confused, self.foreign_key(), self.embedded_jwk(), self.jku()]
 

@@ -176,6 +176,7 @@ REFUSALS = [
     (422, "Invalid", "ValidatingAdmissionPolicy 'strict' with binding 'b' denied request: no", "admission"),
     (422, "Invalid", 'Pod "p" is invalid: spec.containers: Required value', "schema"),
     (400, "BadRequest", 'strict decoding error: unknown field "spec.x"', "schema"),
+    (500, "", "failed to create typed patch object (ns/t; x.io/v1, Kind=T): .spec.n: expected numeric", "schema"),
     (404, "NotFound", 'pods "p" not found', "absent"),
     (409, "AlreadyExists", 'pods "p" already exists', "exists"),
     (409, "Conflict", "the object has been modified", "conflict"),

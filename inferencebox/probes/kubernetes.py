@@ -7,7 +7,7 @@ the aggregated discovery documents (two requests, kept; asked again when a kind 
 Texts of refusals: Kubernetes `plugin/pkg/admission/resourcequota` ("exceeded quota") and `limitranger` ("usage per"),
 `apiserver/pkg/endpoints/handlers/responsewriters/errors.go` (`is forbidden: User "..." cannot ...`), admission webhooks
 ("denied the request") and policies ("ValidatingAdmissionPolicy ... denied request"), validation (reason Invalid, status
-422; strict decoding, status 400).
+422; strict decoding, status 400; server-side apply of a wrong type, status 500).
 """
 
 import json
@@ -95,6 +95,7 @@ def _cause(status: int, reason: str, message: str) -> str | None:
         ("rbac", status == 403 and (": User " in message or " cannot " in message)),
         ("limits", status == 403 and ("usage per" in message or "limit to request ratio" in message)),
         ("schema", reason == "Invalid" or status == 422 or (status == 400 and "decoding" in message)),
+        ("schema", "failed to create typed patch object" in message),
         ("absent", status == 404),
         ("exists", reason == "AlreadyExists"),
         ("conflict", status == 409),
