@@ -1,11 +1,13 @@
 """Programs from Go modules, with a ``go`` that is a script, and once with a real one."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,19 @@ LAYERS = """
     tools:
       version: v1.2.3
       purpose: a test
-      go: {folder: tools, module: example.org/tools, ldflags: "-X a=b", unlisted: [example.org/tools], files: ["crds/*.yaml"]}
+      go:
+        folder: tools
+        module: example.org/tools
+        ldflags: "-X a=b"
+        unlisted: [example.org/tools]
+        files: ["crds/*.yaml"]
       programs:
         one: {purpose: a test, package: example.org/tools/one}
         two: {purpose: a test, package: example.org/tools/cmd/second}
 """
+
+
+REAL_GO = shutil.which("go")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +53,7 @@ def chosen(tmp_path: Path) -> Release:
 
 @pytest.fixture(params=["cache", "a cache with spaces"])
 def cache(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    return tmp_path / request.param
+    return tmp_path / str(request.param)
 
 
 def test_programs_of_one_module_are_built_together_and_run(chosen: Release, cache: Path, tmp_path: Path) -> None:
@@ -198,7 +208,23 @@ def test_gos_own_caches_move_when_home_cannot_be_written(
     ]
 
 
-def _wait_for(condition) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.skipif(not REAL_GO, reason="builds a small program with Go")
+def test_a_real_program_is_built(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert REAL_GO
+    monkeypatch.setenv("PATH", str(Path(REAL_GO).parent), prepend=os.pathsep)
+    module = tmp_path / "programs/tools/one"
+    module.mkdir()
+    (module / "go.mod").write_text("module example.org/tools\n\ngo 1.24.0\n")
+    (module / "main.go").write_text('package main\n\nvar word = "unset"\n\nfunc main() { println(word) }\n')
+    write_pins(tmp_path / "programs")
+    with (tmp_path / "programs/tools/go.mod").open("a") as pins:
+        pins.write(f"\nreplace example.org/tools => {json.dumps(str(module))}\n")
+    chosen = release(tmp_path / "real.yaml", LAYERS.replace("tools/one", "tools").replace("a=b", "main.word=set"))
+    done = subprocess.run([get(chosen, cache, "one")["one"]], capture_output=True, text=True)
+    assert done.stderr == "set\n"
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline

@@ -18,7 +18,7 @@ LAYERS = """
 
 @pytest.fixture(params=["bin", "a bin with spaces"])
 def tool(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / request.param
+    folder = tmp_path / str(request.param)
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     return folder / "ibox-test-tool"

@@ -71,11 +71,16 @@ def test_publishing_again_replaces(store: Store) -> None:
 
 
 def test_an_interrupted_build_leaves_nothing_half_published(store: Store) -> None:
-    with pytest.raises(KeyboardInterrupt), store.workspace("tool", 0) as work:
-        (work / "tool").write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted_build(store)
     assert store.find("tool", "k") is None
     assert list((store.root / "work").iterdir()) == []
+
+
+def _interrupted_build(store: Store) -> None:
+    with store.workspace("tool", 0) as work:
+        (work / "tool").write_text("half")
+        raise KeyboardInterrupt
 
 
 def test_what_a_killed_run_left_is_cleared_by_the_next(store: Store) -> None:
@@ -88,7 +93,10 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(store: Store) -> None:
 
 def test_a_nearly_full_disk_is_said_before_it_is_full(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10, 9, 1_000_000_000))
-    with pytest.raises(SetupProblem, match=r"1\.0 GB free .* 3\.2 GB are needed.*IBOX_CACHE"), store.workspace("t", 3 << 30):
+    with (
+        pytest.raises(SetupProblem, match=r"1\.0 GB free .* 3\.2 GB are needed.*IBOX_CACHE"),
+        store.workspace("t", 3 << 30),
+    ):
         pass
 
 

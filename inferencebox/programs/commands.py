@@ -44,6 +44,8 @@ class Commands:
             finally:
                 with self._guard:
                     self._running.discard(process)
+        if process.returncode and self._stopped:
+            raise InterruptedError("stopped")
         if process.returncode and NO_SPACE in _tail(log).lower():
             raise SetupProblem(f"{name} ran out of disk space", f"make room, then run this again; see {log}")
         if process.returncode:

@@ -1,0 +1,106 @@
+"""An OCI registry on loopback, and images made of dictionaries."""
+
+import hashlib
+import io
+import json
+import platform
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from inferencebox.programs.registry import ARCHITECTURES
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+Content = bytes | tarfile.TarInfo
+
+
+def link(target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    """A link inside a layer; its name is filled in by ``layer``."""
+    member = tarfile.TarInfo()
+    member.type = kind
+    member.linkname = target
+    return member
+
+
+def layer(files: Mapping[str, Content]) -> bytes:
+    """A gzipped layer."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo()
+            member.name = name
+            if isinstance(content, bytes):
+                member.size = len(content)
+            archive.addfile(member, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return packed.getvalue()
+
+
+class Registry:
+    """What it has by digest, what it was asked, and how it may misbehave."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.refuse = ""
+        self.port = 0
+
+    def add(self, content: bytes) -> str:
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self.blobs[digest] = content
+        return digest
+
+    def add_image(self, layers: Sequence[bytes]) -> str:
+        """An image of these layers; the digest of its manifest."""
+        described = [{"mediaType": LAYER, "digest": self.add(one), "size": len(one)} for one in layers]
+        return self.add(json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "layers": described}).encode())
+
+    def add_index(self, manifest: str, architecture: str | None = None) -> str:
+        """An index with an image for this machine, behind one for another; the index's digest."""
+        ours = architecture or ARCHITECTURES.get(platform.machine(), platform.machine())
+        entries = [
+            {"digest": f"sha256:{'1' * 64}", "platform": {"os": "linux", "architecture": "s390x"}},
+            {"digest": manifest, "platform": {"os": "linux", "architecture": ours}},
+        ]
+        return self.add(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode())
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        self.asked.append(path)
+        if self.refuse and self.refuse in path:
+            return 403, b"{}"
+        if path == "/v2/":
+            return 200, b"{}"
+        content = self.blobs.get(path.rpartition("/")[2])
+        return (200, content) if content is not None else (404, b"{}")
+
+
+@contextmanager
+def serving() -> Iterator[Registry]:
+    """A registry that answers on a free port of loopback."""
+    registry = Registry()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, content = registry.answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    registry.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield registry
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
