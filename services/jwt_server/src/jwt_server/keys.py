@@ -40,8 +40,8 @@ class KeyStore:
 
     def live(self) -> Sequence[SigningKey]:
         """All keys that are not retired, newest first. Files are read again only when something has changed."""
+        live = [path for _, path in sorted(self._list().items(), reverse=True) if path.suffix == ".pem"]
         try:
-            live = [path for _, path in sorted(self._files().items(), reverse=True) if path.suffix == ".pem"]
             stats = [path.stat() for path in live]
         except OSError as error:
             raise KeyProblem(f"cannot read key directory {self.directory}: {error.strerror}") from None
@@ -67,25 +67,26 @@ class KeyStore:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise KeyProblem(f"cannot create key directory {self.directory}: {error.strerror}") from None
-        if not self.live():
+        files = self._list()
+        if not any(path.suffix == ".pem" for path in files.values()):
             # Another server on the same empty directory may be quicker: then its key is ours too.
             with contextlib.suppress(FileExistsError):
-                self._add()
-            self.live()
+                self._add(max(files, default=0) + 1)
+        self.live()
 
     def rotate(self) -> str:
         """Add a key that is newer than all others, retired ones included."""
         while True:
             with contextlib.suppress(FileExistsError):
-                return self._add()
+                return self._add(max(self._list(), default=0) + 1)
 
-    def _add(self) -> str:
+    def _add(self, number: int) -> str:
+        kid = f"jwt-server-key-{number}"
         private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         try:
-            kid = f"jwt-server-key-{max(self._files(), default=0) + 1}"
             _write_new(self.directory / f"{kid}.pem", pem)
         except FileExistsError:
             raise
@@ -105,14 +106,17 @@ class KeyStore:
         except OSError as error:
             raise KeyProblem(f"cannot retire {kid} in {self.directory}: {error.strerror}") from None
 
-    def _files(self) -> dict[int, Path]:
+    def _list(self) -> dict[int, Path]:
         """Key number -> its file. A key that was being retired when the power went has both: it is retired."""
         files: dict[int, Path] = {}
-        for path in self.directory.iterdir():
-            if match := _KEY_FILE.fullmatch(path.name):
-                number = int(match[1])
-                if number not in files or path.suffix == ".retired":
-                    files[number] = path
+        try:
+            for path in self.directory.iterdir():
+                if match := _KEY_FILE.fullmatch(path.name):
+                    number = int(match[1])
+                    if number not in files or path.suffix == ".retired":
+                        files[number] = path
+        except OSError as error:
+            raise KeyProblem(f"cannot read key directory {self.directory}: {error.strerror}") from None
         return files
 
 

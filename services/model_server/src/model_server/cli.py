@@ -9,8 +9,9 @@ from socket import socket
 
 from starlette.types import ASGIApp
 
-from model_server.artifacts import BY_KIND
+from model_server.artifacts import BY_KIND, verified
 from model_server.running import SetupProblem, listen, run, stopped_by_setup_problem
+from model_server.specs import ModelSpec, read_config
 
 Servers = Mapping[str, tuple[ASGIApp, socket]]
 Dress = Callable[[argparse.Namespace, ASGIApp], tuple[ASGIApp, Servers]]
@@ -46,17 +47,18 @@ def execute(program: str, wanted: argparse.Namespace, dress: Dress) -> int:
 
             train(wanted.out)
             return 0
-        listener = listen(wanted.host, wanted.port)
-        # Imported this late so that a wrong command line or a port that is taken is reported at once.
-        from model_server.server import ModelSpec, create_app, read_config
-
         if wanted.config:
             specs = read_config(wanted.config)
         elif wanted.kind and wanted.name and wanted.model_dir:
             specs = [ModelSpec(wanted.kind, wanted.name, wanted.model_dir)]
         else:
             raise SetupProblem("serve needs --kind, --name and --model-dir, or --config")
-        app, beside = dress(wanted, create_app(specs))
+        models = {spec: verified(spec.directory, spec.kind) for spec in specs}
+        listener = listen(wanted.host, wanted.port)
+        # Takes a second or more, so it comes after everything that can be wrong with the command line.
+        from model_server.server import create_app
+
+        app, beside = dress(wanted, create_app(models))
         run({"model": (app, listener), **beside})
     except SetupProblem as problem:
         return stopped_by_setup_problem(program, problem)

@@ -5,10 +5,8 @@ vllm.entrypoints), and vllm needs gigabytes and hardware that a small text model
 leaves its own routes out and says so in its log; ours stand in front, at /v1 and at the SDK's prefix /openai/v1.
 """
 
-import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +15,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from model_server.artifacts import BY_KIND, verified
 from model_server.body import BodyLimit
 from model_server.models import ImageModel, IrisModel
 from model_server.openai import openai_routes
-from model_server.running import SetupProblem
 from model_server.sdk import InvalidInput, Model, ModelServer, RESTServer
 from model_server.sdk import app as kserve_app
+from model_server.specs import ModelSpec
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    kind: str
-    name: str
-    directory: Path
-
-
-def read_config(file: Path) -> list[ModelSpec]:
-    """`{"models": [{"kind": ..., "name": ..., "dir": ...}]}`; a relative dir starts at the file."""
-    try:
-        models = json.loads(file.read_text())["models"]
-        specs = [ModelSpec(one["kind"], one["name"], file.parent / one["dir"]) for one in models]
-    except OSError as error:
-        raise SetupProblem(f"cannot read {file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise SetupProblem(f'{file} must be JSON: {{"models": [{{"kind": .., "name": .., "dir": ..}}]}}') from None
-    if not specs or any(spec.kind not in BY_KIND for spec in specs):
-        raise SetupProblem(f"{file} must list models whose kind is one of {', '.join(BY_KIND)}")
-    if len({spec.name for spec in specs}) != len(specs):
-        raise SetupProblem(f"{file} gives two models the same name")
-    return specs
-
-
-def create_app(specs: Sequence[ModelSpec]) -> ASGIApp:
+def create_app(models: Mapping[ModelSpec, Sequence[Path]]) -> ASGIApp:
     # The port belongs to this program's own listener; the SDK's server object is used for its app only.
     server = ModelServer(enable_grpc=False, enable_latency_logging=False, workers=1)
     logging.getLogger("kserve").setLevel(logging.WARNING)
     text_models = {}
-    for spec in specs:
-        files = verified(spec.directory, spec.kind)
+    for spec, files in models.items():
         if spec.kind == "text":
             from model_server.text_model import TinyText
 
