@@ -60,5 +60,6 @@ class Packages:
             "Dir::Cache::archives": self._home / "archives",
             "Acquire::Languages": "none",
             "APT::Sandbox::User": "",
+            "APT::Update::Error-Mode": "any",
         }
         return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
