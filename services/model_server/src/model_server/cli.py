@@ -63,8 +63,8 @@ def execute(program: str, wanted: argparse.Namespace, dress: Dress) -> int:
     except SetupProblem as problem:
         return stopped_by_setup_problem(program, problem)
     except ModuleNotFoundError as missing:
-        problem = SetupProblem(f"{missing.name} is not installed; install model-server[models]")
-        return stopped_by_setup_problem(program, problem)
+        remedy = SetupProblem(f"{missing.name} is not installed; install model-server[models]")
+        return stopped_by_setup_problem(program, remedy)
     return 0
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from model_server.sdk import InferOutput, InferRequest, InferResponse, InvalidInput, Model
 
 Numbers = npt.NDArray[np.float32]
-Payload = dict[str, Any] | InferRequest
 
 
 class TableModel(Model):  # type: ignore[misc]
@@ -32,7 +31,7 @@ class TableModel(Model):  # type: ignore[misc]
     def predictions(self, rows: Numbers) -> list[Any]:
         """One for each row, for v1."""
 
-    def preprocess(self, payload: Any, headers: dict[str, str] | None = None) -> Payload:
+    def preprocess(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
         """KServe hands over the body as it is when the content type is not JSON, as with a plain `curl -d`."""
         if isinstance(payload, bytes):
             try:
@@ -44,7 +43,7 @@ class TableModel(Model):  # type: ignore[misc]
         return payload
 
     def predict(
-        self, payload: Payload, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+        self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
     ) -> Any:
         if isinstance(payload, dict):
             return {"predictions": self.predictions(self._rows(payload.get("instances")))}

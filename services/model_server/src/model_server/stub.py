@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = Records()
     app = create_app(records, names=wanted.name, kind=wanted.kind, version=wanted.version, pod=wanted.pod)
     try:
-        servers = {
+        servers: dict[str, tuple[ASGIApp, socket.socket]] = {
             "model": (app, listen(wanted.host, wanted.port)),
             "control": (create_control_app(records), listen(wanted.host, wanted.control_port)),
         }
