@@ -32,7 +32,7 @@ def write_run(folder: Path, promises: int = 90, seed: int = 7) -> Path:
     journal = Journal.create(folder)
     chosen = _chosen(promises)
     journal.write(_started(len(chosen)))
-    versions = {"istio": "1.26.2", "envoy-gateway": "1.9.1", "ai-gateway": "1.0.0", "kserve": "0.15.2", "kubernetes": "1.33.5"}
+    versions = {"istio": "1.26.2", "envoy-gateway": "1.9.1", "ai-gateway": "1.0.0", "kubernetes": "1.33.5"}
     ready = {"state": "running", "seconds": 14.2, "versions": versions, "release": "2026.11", "provider": "local"}
     journal.write({"event": "layer", "at": 1_795_251_014.0, "layer": "platform", **ready})
     counts: dict[str, int] = {}
@@ -78,19 +78,17 @@ def _started(number: int) -> dict[str, object]:
     }
 
 
-def _scenario(
-    journal: Journal, promise: Scenario, verdict: str, reason: str, rng: random.Random, at: float
-) -> float:
+def _scenario(journal: Journal, promise: Scenario, verdict: str, reason: str, rng: random.Random, at: float) -> float:
     recorder = Recorder(promise.id, f"tests/test_{promise.area}.py::test_{promise.id.lower()}", (journal.write,))
-    recorder.emit(
-        "scenario-started", title=promise.title, promise=promise.promise, story=promise.title, sabotage=["policy.removed"]
-    )
+    words = {"title": promise.title, "promise": promise.promise, "story": promise.title}
+    recorder.emit("scenario-started", **words, sabotage=["policy.removed"])
     seconds = 0.0
     if verdict != "not exercised":
         seconds = rng.uniform(0.3, 9)
         _steps(recorder, promise, rng, reason)
     if verdict in ("failed", "error"):
-        recorder.attach("Envoy's log, last lines", "upstream_reset_before_response_started\n" * 30, "text/plain", "diagnosis")
+        log = "upstream_reset_before_response_started\n" * 30
+        recorder.attach("Envoy's log, last lines", log, "text/plain", "diagnosis")
     where = f"tests/{promise.area}/test_x.py:41" if reason and seconds else ""
     facts = {"verdict": verdict, "reason": reason, "where": where, "seconds": round(seconds, 2)}
     recorder.emit("verdict", **facts, detail="Traceback ...\nAssertionError" if where else "")

@@ -87,7 +87,8 @@ def _summary(run: Run) -> str:
     return (
         '<header class="top"><div><div class="eyebrow">'
         f"<span>Inference in a Box: release {escape(str(release))}, provider {escape(str(facts.get('provider')))}, "
-        f'{when}, {_duration(run.seconds)}</span><button id="theme" type="button" title="Light or dark">Theme</button></div>'
+        f"{when}, {_duration(run.seconds)}</span>"
+        '<button id="theme" type="button" title="Light or dark">Theme</button></div>'
         f'<h1>{escape(_headline(run))}</h1><p class="lede">{lede}</p>'
         f'<div class="tally">{tally}</div>{bar}</div></header>'
     )

@@ -75,7 +75,7 @@ def timeline(title: str, data: Data) -> str:
         rows.append(
             f'<rect class="window" x="{x(begin):.1f}" y="{TOP + 14}" width="{wide:.1f}" height="{base - TOP - 14}"/>'
         )
-        rows.append(_text(x(begin) + 3, base - 4, " ".join(map(str, name)), style="small"))
+        rows.append(_text(x(begin) + wide + 4, TOP + 46, " ".join(map(str, name)), style="small"))
     for second, milliseconds, status in points:
         bad = status is None or int(status) >= 400
         style = ' class="dot bad" r="3"' if bad else ' class="dot" r="2"'
