@@ -143,7 +143,7 @@ def draw_report(run: Run, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="inferencebox-allure-") as scratch:
         results, out = Path(scratch) / "results", Path(scratch) / "out"
         write_results(run, results)
-        options = ["--single-file", "--report-name", "Inference in a Box", "--group-by", "epic,feature,story"]
+        options = ["--single-file", "--report-name", "Inference in a Box", "--group-by", "epic,feature"]
         _run([*program, "awesome", str(results), *options, "--output", str(out)], Path(scratch))
         page = next(iter(sorted(out.rglob("index.html"))), None)
         if page is None:

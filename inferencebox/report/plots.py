@@ -9,6 +9,7 @@
 - `series`: `{"kind": "series", "unit": "pods", "lines": {"ready": [[second, value]]}}`
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -17,12 +18,15 @@ Data = Mapping[str, Any]
 WIDTH = 720
 LEFT, RIGHT, TOP = 56, 16, 14
 MAX_POINTS = 600
+_ELEMENTS = "svg|g|path|rect|circle|ellipse|line|polyline|polygon|text|tspan|title|desc|defs"
+_ACTIVE = re.compile(rf"<(?!/?(?:{_ELEMENTS})\b)|\bon\w+\s*=|href", re.IGNORECASE)
+"""What does not belong into a picture: other elements, event handlers, links."""
 
 
 def draw(title: str, body: object) -> str:
     """The SVG of a plot attachment; empty when it is of no kind known here."""
     if isinstance(body, str):
-        return body if body.lstrip().startswith("<svg") and "<script" not in body.lower() else ""
+        return body if body.lstrip().startswith("<svg") and not _ACTIVE.search(body) else ""
     if not isinstance(body, Mapping):
         return ""
     painter = {"split": split, "timeline": timeline, "series": series}.get(str(body.get("kind")))
