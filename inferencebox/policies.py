@@ -11,7 +11,7 @@ from inferencebox.manifests import Document, load
 from inferencebox.paths import manifests_dir
 
 GATEWAY = "ai-inference-gateway"
-GATEWAY_NAMESPACE = "envoy-gateway-system"
+GATEWAY_NAMESPACE = "ai-gateway"
 GATEWAY_TARGET = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": GATEWAY}
 TIER_2_HOSTS = ("istio-ingressgateway.istio-system.svc.cluster.local",)
 PER_GATEWAY = {"traffic.yaml"}

@@ -9,7 +9,7 @@ PODS = {
     "ratelimit": "10.99.0.4",
     "redis": "10.99.0.5",
     "istiod": "10.99.0.6",
-    "istio-ingressgateway": "10.99.0.10",
+    "istio-system.istio-ingressgateway": "10.99.0.10",
     "jwt-server": "10.99.0.20",
 }
 
@@ -20,7 +20,7 @@ NAMES = {
     "ai-gateway-controller.envoy-ai-gateway-system.svc.cluster.local": PODS["ai-gateway-controller"],
     "redis.envoy-gateway-system.svc.cluster.local": PODS["redis"],
     "istiod.istio-system.svc": PODS["istiod"],
-    "istio-ingressgateway.istio-system.svc.cluster.local": PODS["istio-ingressgateway"],
+    "istio-ingressgateway.istio-system.svc.cluster.local": PODS["istio-system.istio-ingressgateway"],
     "jwt-server.default.svc.cluster.local": PODS["jwt-server"],
 }
 

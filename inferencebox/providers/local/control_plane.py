@@ -11,14 +11,14 @@ import yaml
 from inferencebox.pki import Authority, Certificate
 
 from .addresses import KUBERNETES_PORT, NODE
+from .network import SERVICE_RANGE
 from .supervisor import Program
 
-SERVICE_RANGE = "10.96.0.0/16"
 # nodelifecycle would taint nodes that have no kubelet; the deployment controllers would wait for pods that never run
 CONTROLLERS = (
     "namespace-controller,garbage-collector-controller,endpointslice-controller,serviceaccount-controller,"
     "root-ca-certificate-publisher-controller,resourcequota-controller,"
-    "service-ca-certificate-publisher-controller,clusterrole-aggregation-controller,ttl-after-finished-controller,"
+    "clusterrole-aggregation-controller,ttl-after-finished-controller,"
     "validatingadmissionpolicy-status-controller,disruption-controller"
 )
 HOSTS = ("kubernetes", "kubernetes.default.svc", "localhost", "127.0.0.1", NODE, "10.96.0.1")

@@ -66,6 +66,7 @@ class Agent:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
+        self._create_pod()  # the controller writes the Secret only for a Gateway that has a pod
         for secret in self._secrets():
             self._write(secret)
             if self._child is None:
@@ -111,14 +112,18 @@ class Agent:
         print("starting", self._processor, *arguments, flush=True)
         return subprocess.Popen([str(self._processor), *arguments], env={**os.environ, **environment})
 
-    def _injected(self) -> dict[str, Any] | None:
+    def _create_pod(self) -> dict[str, Any]:
+        """The pod, made anew, as the admission webhooks left it."""
         wanted = pod(self._gateway, self._namespace)
         pods = f"/api/v1/namespaces/{SYSTEM}/pods"
-        name = wanted["metadata"]["name"]
-        self._client.request("DELETE", f"{pods}/{name}", params={"gracePeriodSeconds": "0"})
-        created = self._client.post(pods, json=wanted)
-        created.raise_for_status()
-        spec = created.json()["spec"]
+        self._client.delete(f"{pods}/{wanted['metadata']['name']}", params={"gracePeriodSeconds": "0"})
+        while (created := self._client.post(pods, json=wanted)).status_code != httpx.codes.CREATED:
+            print("pod refused:", created.text, flush=True)
+            time.sleep(RETRY_SECONDS)
+        return dict(created.json())
+
+    def _injected(self) -> dict[str, Any] | None:
+        spec = self._create_pod()["spec"]
         containers = [*spec.get("initContainers", []), *spec["containers"]]
         return next((container for container in containers if container["name"] == CONTAINER), None)
 

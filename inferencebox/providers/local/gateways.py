@@ -103,7 +103,7 @@ class Gateways:
         authority = str(certificates / "ca.crt")
         env = {
             "LOG_LEVEL": "info",
-            "USE_STATSD": "false",
+            "DISABLE_STATS": "true",
             "GRPC_PORT": str(RATELIMIT_PORT),
             "REDIS_SOCKET_TYPE": "tcp",
             "REDIS_URL": f"{PODS['redis']}:{REDIS_PORT}",

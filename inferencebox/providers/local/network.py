@@ -16,7 +16,7 @@ from pyroute2 import IPRoute, NetNS, netns
 BRIDGE = "pods"
 NODE_ADDRESS = "10.99.0.1"
 PREFIX = 16
-SERVICE_RANGE = "10.96.0.0/12"
+SERVICE_RANGE = "10.96.0.0/16"
 INBOUND_PORT = 15006
 OUTBOUND_PORT = 15001
 # Envoy's and pilot-agent's own ports, and the control port of our test servers: never captured

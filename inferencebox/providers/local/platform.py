@@ -25,7 +25,7 @@ HEALTH: Mapping[str, tuple[str, int, str]] = {
     "istiod": ("istiod", 8080, "/ready"),
     "ratelimit": ("ratelimit", 8080, "/healthcheck"),
     "envoy-gateway": ("envoy-gateway", 8081, "/readyz"),
-    "istio-ingressgateway": ("istio-ingressgateway", AGENT_STATUS_PORT, "/healthz/ready"),
+    "istio-ingressgateway": ("istio-system.istio-ingressgateway", AGENT_STATUS_PORT, "/healthz/ready"),
 }
 PROGRAM_OF = {"istio-ingressgateway": "istio-system.istio-ingressgateway.proxy"}
 

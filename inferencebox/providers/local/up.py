@@ -41,7 +41,7 @@ PROGRAMS = (
     "redis-server", "iptables",
 )  # fmt: skip
 WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
-TIER_1_HTTP, TIER_1_HTTPS = 10080, 10443
+TIER_1_HTTP, TIER_1_HTTPS = 80, 443
 # Secret -> whose certificate it holds: what came with a token, and what came with an API key (manifests/gateway/tier2.yaml)
 TIER_1_ACCOUNTS = {"tier1-client": "ai-gateway", "tier1-client-published": "ai-gateway-published"}
 
@@ -74,7 +74,7 @@ class Ascent:
             name="istio-ingressgateway",
             app="istio-ingressgateway",
             version="v1",
-            address=PODS["istio-ingressgateway"],
+            address=PODS["istio-system.istio-ingressgateway"],
             labels={"app": "istio-ingressgateway", "istio": "ingressgateway", **workloads.IN_MESH_LABEL},
             mesh=False,
             service_account="istio-ingressgateway",
@@ -92,8 +92,13 @@ class Ascent:
 
     @property
     def gateways(self) -> Gateways:
-        version = self.release.layers["envoy"].version
-        return Gateways(self.state / "tier1", self.state / "certs", self.binaries, version, self.control_plane.kubeconfig)
+        kubeconfig = self.control_plane.kubeconfig
+        return Gateways(self.state / "tier1", self.state / "certs", self.binaries, self.envoy_version, kubeconfig)
+
+    @property
+    def envoy_version(self) -> str:
+        """As Envoy Gateway writes it, without a `v`."""
+        return self.release.layers["envoy"].version.removeprefix("v")
 
     @property
     def kubectl(self) -> Kubectl:
@@ -199,7 +204,7 @@ class Ascent:
         self.supervisor.start(*(program.name for program in programs if program.name not in later))
 
     def apply_base(self) -> None:
-        spaces = [objects.namespace(name) for name in objects.SYSTEM_NAMESPACES]
+        spaces = [objects.namespace(name) for name in (*objects.SYSTEM_NAMESPACES, policies.GATEWAY_NAMESPACE)]
         self.kubectl.apply([*spaces, *policies.tenant_namespaces()])
         authority = Authority.create("inferencebox edge")
         edge = authority.issue("gateway", hosts=["localhost", "*.inference-in-a-box", "127.0.0.1"])
@@ -214,7 +219,7 @@ class Ascent:
             objects.secret("istio-system", "tier2-tls", {**_tls(tier2.certificate, tier2.key), "ca.crt": mesh_root}),
         ]
         for name, account in TIER_1_ACCOUNTS.items():
-            client = self.mesh.issue_for(f"ns/{policies.GATEWAY_NAMESPACE}/sa/{account}")
+            client = self.mesh.issue_for(f"ns/{SYSTEM}/sa/{account}")
             secrets.append(objects.secret(policies.GATEWAY_NAMESPACE, name, _tls(client.certificate, client.key), tls))
         accounts = [objects.service_account(each.namespace, each.service_account) for each in self._meshed()]
         self.kubectl.apply([*secrets, *accounts, objects.webhook(self.gateways.webhook_authority)])
@@ -231,7 +236,8 @@ class Ascent:
     def apply_policies(self) -> None:
         for batch in policies.batches(self.options.limits):
             self.kubectl.apply(batch)
-        overlay = load(manifests_dir() / "providers" / "local" / "overlay.yaml", {"state": str(self.state)})
+        values = {"state": str(self.state), "envoy_version": self.envoy_version}
+        overlay = load(manifests_dir() / "providers" / "local" / "overlay.yaml", values)
         self.kubectl.apply([*overlay, *objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)])
         self.kubectl.run(
             "patch", "deployment", f"envoy-{policies.GATEWAY_NAMESPACE}-{policies.GATEWAY}", "-n", SYSTEM,
@@ -276,14 +282,14 @@ class Ascent:
         addresses = {
             "gateway": ("http", PODS["envoy-gateway"], TIER_1_HTTP, ""),
             "gateway-tls": ("https", PODS["envoy-gateway"], TIER_1_HTTPS, ""),
-            "tier2": ("https", PODS["istio-ingressgateway"], 443, ""),
-            "tier2-http": ("http", PODS["istio-ingressgateway"], 80, ""),
+            "tier2": ("https", PODS["istio-system.istio-ingressgateway"], 443, ""),
+            "tier2-http": ("http", PODS["istio-system.istio-ingressgateway"], 80, ""),
             "jwt-server": ("http", "127.0.0.1", 8080, "jwt-server"),
             "kubernetes": ("https", NODE, KUBERNETES_PORT, ""),
             "istiod": ("http", PODS["istiod"], 15014, ""),
         }
         endpoints = {
-            name: Endpoint(scheme, "127.0.0.1", self.door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
+            name: Endpoint(scheme, "localhost", self.door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
             for name, (scheme, address, port, pod) in addresses.items()
         }
         record = Record(
