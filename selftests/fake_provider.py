@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,6 @@ HOME = Path(os.environ.get("FAKE_PLATFORM", "."))
 CAPABILITIES = {"gateway": None, "mesh": None, "autoscaling": "no kubelet: nothing runs in pods"}
 
 
-@dataclass(frozen=True)
-class PlatformOptions:
-    models: str = "stub"
-    limits: str = "strict"
-
-
 class FakePlatform:
     """The part of `Platform` that the plugin uses."""
 
@@ -29,11 +22,11 @@ class FakePlatform:
 
     def components(self) -> list[ComponentStatus]:
         stopped = json.loads((HOME / "stopped.json").read_text())
-        return [ComponentStatus(n, "stopped" if n in stopped else "running") for n in ("gateway", "jwt-server")]
+        return [ComponentStatus(n, "stopped" if n in stopped else "running") for n in ("gateway", "default/jwt-server")]
 
     def stop(self, component: str) -> None:
         stopped = json.loads((HOME / "stopped.json").read_text())
-        (HOME / "stopped.json").write_text(json.dumps([*stopped, component]))
+        (HOME / "stopped.json").write_text(json.dumps([*stopped, component.replace("jwt", "default/jwt")]))
 
     def start(self, component: str) -> None:
         (HOME / "stopped.json").write_text("[]")
@@ -69,5 +62,5 @@ def close_platform(instance: str) -> None:
 
 def install() -> None:
     """Puts the fake in the place of the real providers."""
-    for name in ("PlatformOptions", "open_platform", "attach", "close_platform"):
+    for name in ("open_platform", "attach", "close_platform"):
         setattr(providers, name, globals()[name])

@@ -7,7 +7,7 @@ import yaml
 
 from inferencebox.evidence import Recorder
 from inferencebox.journal import Journal
-from inferencebox.report.model import KILL_MATRIX
+from inferencebox.report.reading import KILL_MATRIX
 from inferencebox.scenarios import Scenario, catalogue
 
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.eyJzdWIiOiJ1c2VyLWEiLCJ0ZW5hbnQiOiJ0ZW5hbnQtYSJ9.c2lnbmF0dXJlLXZhbHVl"

@@ -25,6 +25,7 @@ from inferencebox.report import allure
 from inferencebox.report.controls import controls, controls_report
 from inferencebox.report.model import NEVER_ENDED, Run, Step, walk
 from inferencebox.report.plots import draw
+from inferencebox.report.reading import load
 from inferencebox.report.render import render
 from inferencebox.scenarios import catalogue
 
@@ -39,7 +40,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(reports: Path) -> Run:
-    return Run.load(reports)
+    return load(reports)
 
 
 def test_the_run_is_read_as_it_was_written(run: Run) -> None:
@@ -173,7 +174,7 @@ def test_a_run_that_was_cut_short_says_so(reports: Path, tmp_path: Path) -> None
     last_start = max(number for number, line in enumerate(lines) if '"scenario-started"' in line)
     (tmp_path / "run.jsonl").write_text("".join(lines[: last_start + 1]))
     render(tmp_path, with_allure=False)
-    cut = Run.load(tmp_path)
+    cut = load(tmp_path)
     assert cut.exit_code is None
     assert list(cut.results.values())[-1].reason == NEVER_ENDED
     assert "cut short" in (tmp_path / "index.html").read_text()

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from inferencebox.paths import project_root
 from inferencebox.report.cncf import statement
-from inferencebox.report.model import Run
+from inferencebox.report.reading import load
 from inferencebox.report.render import render
 
 EXAMPLES = """
@@ -43,4 +43,4 @@ def report(
         console.print(str(file), markup=False)
     for reason in made.left_out:
         console.print(f"left out {reason}", markup=False)
-    console.print(f"CNCF Kubernetes AI Conformance: {statement(Run.load(source))}", markup=False)
+    console.print(f"CNCF Kubernetes AI Conformance: {statement(load(source))}", markup=False)

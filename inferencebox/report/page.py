@@ -4,11 +4,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from inferencebox.report.controls import controls_report
 from inferencebox.report.model import VERDICTS, Result, Run, reasons
 from inferencebox.report.plots import stacked
+from inferencebox.report.sections import controls, duration, facts, matrix, style
 from inferencebox.report.walkthrough import scenario_html
 from inferencebox.scenarios import DEMOS, catalogue
 
@@ -19,7 +18,6 @@ _MEANING = {
     "error": "could not be judged",
     "not exercised": "not exercised",
 }
-_STANDING = {"supported": "passed", "violated": "failed", "partly supported": "error", "no evidence": "not-exercised"}
 
 
 def page(run: Run, others: Iterable[tuple[str, str]] = ()) -> str:
@@ -37,10 +35,10 @@ def page(run: Run, others: Iterable[tuple[str, str]] = ()) -> str:
         _areas(run),
         _demos(run),
         _not_exercised(run),
-        _matrix(run),
+        matrix(run),
         _scenarios(run),
-        _controls(run),
-        _facts(run),
+        controls(run),
+        facts(run),
         "</main>",
         _footer(others),
     ]
@@ -66,15 +64,15 @@ def _headline(run: Run) -> str:
 
 
 def _summary(run: Run) -> str:
-    counts, facts = run.counts, run.facts
+    counts, said = run.counts, run.facts
     when = datetime.fromtimestamp(run.began, UTC).strftime("%d %B %Y, %H:%M UTC")
-    release = run.platform.get("release") or facts.get("release") or "unknown"
+    release = run.platform.get("release") or said.get("release") or "unknown"
     tally = "".join(
-        f'<div><b class="{_style(verdict)}">{counts[verdict]}</b><span>{_MEANING[verdict]}</span></div>'
+        f'<div><b class="{style(verdict)}">{counts[verdict]}</b><span>{_MEANING[verdict]}</span></div>'
         for verdict in VERDICTS
     )
     untested = len(run.untested())
-    bar = stacked("Promises by verdict", [*((_style(v), counts[v]) for v in VERDICTS), ("untested", untested)])
+    bar = stacked("Promises by verdict", [*((style(v), counts[v]) for v in VERDICTS), ("untested", untested)])
     left = f"{counts['not exercised']} could not be exercised here" if counts["not exercised"] else ""
     rest = f"{untested} were not part of the run" if untested else ""
     rest = f" {' and '.join(filter(None, (left, rest)))}." if left or rest else ""
@@ -86,8 +84,8 @@ def _summary(run: Run) -> str:
     )
     return (
         '<header class="top"><div><div class="eyebrow">'
-        f"<span>Inference in a Box: release {escape(str(release))}, provider {escape(str(facts.get('provider')))}, "
-        f"{when}, {_duration(run.seconds)}</span>"
+        f"<span>Inference in a Box: release {escape(str(release))}, provider {escape(str(said.get('provider')))}, "
+        f"{when}, {duration(run.seconds)}</span>"
         '<button id="theme" type="button" title="Light or dark">Theme</button></div>'
         f'<h1>{escape(_headline(run))}</h1><p class="lede">{lede}</p>'
         f'<div class="tally">{tally}</div>{bar}</div></header>'
@@ -135,7 +133,7 @@ def _areas(run: Run) -> str:
 
 
 def _count(number: int, verdict: str) -> str:
-    return f'<td class="n {_style(verdict)}">{number}</td>' if number else '<td class="n soft">0</td>'
+    return f'<td class="n {style(verdict)}">{number}</td>' if number else '<td class="n soft">0</td>'
 
 
 def _demos(run: Run) -> str:
@@ -146,9 +144,9 @@ def _demos(run: Run) -> str:
             continue
         held, bad = _tally(found, "passed"), _tally(found, "failed")
         words = f"{held} of {len(found)} held" + (f", {bad} did not" if bad else "")
-        style = "failed" if bad else "passed" if held == len(found) else "not-exercised"
+        look = "failed" if bad else "passed" if held == len(found) else "not-exercised"
         href = f"#{found[0].promise.id}"
-        cards.append(f'<a href="{href}"><b>{demo}</b><span class="{style}">{words}</span></a>')
+        cards.append(f'<a href="{href}"><b>{demo}</b><span class="{look}">{words}</span></a>')
     return f'<h2>The live demos</h2><div class="demos">{"".join(cards)}</div>' if cards else ""
 
 
@@ -170,50 +168,6 @@ def _not_exercised(run: Run) -> str:
     )
 
 
-def _matrix(run: Run) -> str:
-    """Sabotage by scenario: whether each deliberate break was noticed."""
-    matrix: dict[str, Any] = dict(run.kill_matrix.get("matrix", {}))
-    if not matrix:
-        return ""
-    columns = sorted({name for row in matrix.values() for name in row}, key=list(catalogue()).index)
-    expected: dict[str, list[str]] = run.kill_matrix.get("expected", {})
-    heads = "".join(f'<th class="up">{name}</th>' for name in columns)
-    rows = []
-    for sabotage, row in matrix.items():
-        cells = "".join(_cell(row.get(name), name in expected.get(sabotage, ())) for name in columns)
-        rows.append(f"<tr><th>{escape(sabotage)}</th>{cells}</tr>")
-    return (
-        '<h2>Proof that the suite can fail</h2><div class="panel"><p class="soft">The platform was broken on purpose '
-        f"in {len(matrix)} ways, one at a time, to see whether the scenarios notice.</p>"
-        '<div class="scroll"><table class="matrix"><thead><tr><th></th>'
-        f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{_legend()}</div>"
-    )
-
-
-def _legend() -> str:
-    kinds = (
-        ("killed", "✔", "noticed"),
-        ("survived", "-", "should have noticed"),
-        ("collateral", "!", "red without cause"),
-    )
-    cells = "".join(f'<td class="cell {style}">{sign}</td><td>{words}</td>' for style, sign, words in kinds)
-    return f'<table class="matrix legend"><tbody><tr>{cells}</tr></tbody></table>'
-
-
-def _cell(verdict: str | None, expected: bool) -> str:
-    if verdict is None:
-        return '<td class="cell"></td>'
-    if verdict == "failed":
-        return (
-            '<td class="cell killed" title="noticed">✔</td>'
-            if expected
-            else '<td class="cell collateral" title="red without cause">!</td>'
-        )
-    if expected:
-        return '<td class="cell survived" title="not noticed">-</td>'
-    return '<td class="cell" title="rightly green"></td>'
-
-
 def _scenarios(run: Run) -> str:
     present = [verdict for verdict in VERDICTS if run.of(verdict=verdict)]
     buttons = '<button type="button" data-verdict="" aria-pressed="true">All</button>' + "".join(
@@ -233,68 +187,8 @@ def _scenarios(run: Run) -> str:
     )
 
 
-def _controls(run: Run) -> str:
-    if not run.results:
-        return ""
-    rows = []
-    for found in controls_report(run):
-        names = "".join(
-            f'<a class="{_style(verdict)}" href="#{name}" title="{verdict}">{name}</a>'
-            if name in run.results
-            else f'<span class="soft" title="{verdict}">{name} </span>'
-            for name, verdict in found.verdicts.items()
-        )
-        control = found.control
-        rows.append(
-            f"<tr><td>{control.framework} {control.control}</td><td>{escape(control.about)}</td>"
-            f'<td class="{_STANDING[found.standing]}">{found.standing}</td><td class="ids">{names}</td></tr>'
-        )
-    return (
-        '<h2 id="controls">Evidence for GDPR, HIPAA and SOC 2</h2><div class="panel"><p class="soft">Which controls '
-        "these results speak to. They are evidence for an auditor, not a statement of compliance.</p>"
-        '<div class="scroll"><table><thead><tr><th>Control</th><th>About</th><th>This run</th><th>Scenarios</th></tr>'
-        "</thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div></div>"
-    )
-
-
-def _facts(run: Run) -> str:
-    facts, machine = run.facts, run.facts.get("machine", {})
-    shown = {
-        "Run": facts.get("run"),
-        "Command": " ".join(map(str, facts.get("command", ()))),
-        "Provider": facts.get("provider"),
-        "Models and limits": f"{facts.get('models')}, {facts.get('limits')}",
-        "Platform ready after": f"{run.platform['seconds']} s"
-        if run.platform.get("seconds") is not None
-        else "not needed",
-        "Duration": _duration(run.seconds),
-        "Machine": f"{machine.get('cpus')} CPUs, {machine.get('memory_gib')} GiB, {machine.get('system')}",
-        "Python": machine.get("python"),
-        "Digest of the record": f"sha256:{run.digest}",
-    }
-    versions = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(version)}</td></tr>" for name, version in run.versions.items()
-    )
-    table = (
-        f'<h3>Versions</h3><div class="panel scroll"><table><tbody>{versions}</tbody></table></div>' if versions else ""
-    )
-    pairs = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in shown.items())
-    return f'<h2>What ran where</h2><div class="panel"><dl class="facts">{pairs}</dl></div>{table}'
-
-
 def _footer(others: Iterable[tuple[str, str]]) -> str:
     links = ", ".join(f'<a href="{file}">{escape(what)}</a>' for file, what in others)
     also = f"<p>Also from this run: {links}.</p>" if links else ""
     said = "Drawn from run.jsonl. Tokens, keys and passwords were removed before anything was written."
     return f"<footer>{also}<p>{said}</p></footer>"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes"
-
-
-def _style(verdict: str) -> str:
-    return verdict.replace(" ", "-")

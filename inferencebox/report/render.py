@@ -12,6 +12,7 @@ from inferencebox.report.junit import junit
 from inferencebox.report.model import Run
 from inferencebox.report.page import page
 from inferencebox.report.profile import profile_yaml
+from inferencebox.report.reading import load
 
 LINKS = {
     "allure.html": "the Allure report",
@@ -42,7 +43,7 @@ def render(source: Path, out: Path | None = None, *, with_allure: bool = True, k
     Raises:
         SetupProblem: there is no such run, or the folder can't be written to.
     """
-    run = Run.load(source)
+    run = load(source)
     folder = out or run.folder
     files = {"junit.xml": junit(run), "profile.yaml": profile_yaml(run)}
     files |= {f"cncf/{name}": text for name, text in fragments(run).items()}
