@@ -80,7 +80,7 @@ def _summary(run: Run) -> str:
     exercised = len(run.results) - counts["not exercised"]
     lede = (
         f"This platform promises {len(catalogue())} things. Each promise is tried on the running platform, from "
-        f"outside, as its users would. This run exercised {exercised} of them.{rest}{unfinished}"
+        f"outside, as its users would. This run tried {exercised} of them.{rest}{unfinished}"
     )
     return (
         '<header class="top"><div><div class="eyebrow">'
