@@ -86,6 +86,12 @@ class Platform(ABC):
     capabilities: Mapping[str, str | None]
     kubeconfig: Path
     logs: Path
+    edge_ca: Path
+    """Who signed the certificate of the TLS entrance."""
+    mesh_ca: Path
+    """Who signs the workloads' certificates."""
+    signing_keys: Path
+    """The JWT server's keys: what an insider could get hold of, so that forgeries are as good as they can be."""
 
     @abstractmethod
     def endpoint(self, name: str) -> Endpoint:

@@ -48,9 +48,12 @@ class LocalPlatform(Platform):
         record = self.record
         self.release = record.release
         self.capabilities = record.capabilities
+        self._binaries = {name: Path(path) for name, path in record.binaries.items()}
         self.kubeconfig = self.state / "kubeconfig"
         self.logs = self.state / "logs"
-        self._binaries = {name: Path(path) for name, path in record.binaries.items()}
+        self.edge_ca = self.state / "edge-ca.crt"
+        self.mesh_ca = self.mesh.root_certificate
+        self.signing_keys = self.state / "jwt-keys"
 
     @property
     def record(self) -> Record:
