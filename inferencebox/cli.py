@@ -5,11 +5,11 @@ import sys
 import typer
 from rich.console import Console
 
-from inferencebox.commands import build, doctor, releases
+from inferencebox.commands import build, doctor, releases, report, run
 from inferencebox.errors import SetupProblem
 
 ENVIRONMENT_FAULT = 2
-COMMANDS = (build, doctor, releases)
+COMMANDS = (run, report, build, doctor, releases)
 
 app = typer.Typer(
     name="ibox",

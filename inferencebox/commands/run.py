@@ -1,0 +1,73 @@
+"""`ibox demo` and `ibox test`: the two things a newcomer runs."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from inferencebox.paths import project_root
+
+SELFTESTS = ("selftests", "services/jwt_server/tests", "services/model_server/tests", "services/default_backend/tests")
+PYTEST = (sys.executable, "-m", "pytest")
+WORKERS = 4
+ENVIRONMENT = 2
+
+Passed = Annotated[list[str] | None, typer.Argument(help="More arguments for pytest, after `--`.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+    app.command("test")(test)
+
+
+def demo(
+    only: Annotated[str, typer.Option("-k", help="Scenarios to run, as pytest's -k.")] = "",
+    paced: Annotated[bool, typer.Option("--paced", help="Each step and its command, at an audience's pace.")] = False,
+    workers: Annotated[int, typer.Option(help="Scenarios at the same time.")] = WORKERS,
+    more: Passed = None,
+) -> None:
+    """Bring the local platform up, run every scenario it can show, write the report, take the platform down.
+
+    Exit code 0: every promise held; 1: one did not; 2: the environment is at fault.
+
+    Examples:
+
+      ibox demo
+
+      ibox demo -k canary --paced
+
+      ibox demo -- --reuse tests/security
+    """
+    pace = ["--demo"] if paced else ["-n", str(workers)]
+    selection = ["-k", only] if only else []
+    outcome = _pytest([*pace, *selection, *(more or ["tests"])])
+    subprocess.run([sys.executable, "-m", "inferencebox.cli", "report"], check=False)
+    raise typer.Exit(outcome)
+
+
+def test(more: Passed = None) -> None:
+    """Run the selftests and the services' tests, then the security scenarios on the local platform.
+
+    Exit code 0: all passed; 1: something failed; 2: the environment is at fault.
+
+    Examples:
+
+      ibox test
+
+      ibox test -- -x
+    """
+    arguments = more or []
+    outcomes = [_pytest(["-q", "-n", "2", "-p", "no:cacheprovider", path, *arguments]) for path in SELFTESTS]
+    outcomes.append(_pytest(["-n", "3", "-m", "security", "tests", *arguments]))
+    raise typer.Exit(max(outcomes))
+
+
+def _pytest(arguments: Sequence[str]) -> int:
+    """Run pytest in a process of its own; its exit codes above 1 are all the environment's."""
+    began = time.monotonic()
+    code = subprocess.run([*PYTEST, *arguments], cwd=project_root(), check=False).returncode
+    print(f"pytest {' '.join(arguments)}: exit code {code} after {time.monotonic() - began:.0f} s", flush=True)
+    return code if code in (0, 1) else ENVIRONMENT
