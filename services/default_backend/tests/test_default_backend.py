@@ -37,6 +37,45 @@ def test_a_model_that_is_routed_nowhere_does_not_exist(client, path):
     assert reply.headers["x-pod"] == "pod-1"
 
 
+OPENAI_PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+
+
+@pytest.mark.parametrize("path", OPENAI_PATHS)
+def test_an_openai_model_that_is_routed_nowhere_does_not_exist_in_openais_words(client, path):
+    reply = client.post(path, json={"model": "nobody"})
+    assert reply.status_code == 404
+    message = "The model 'nobody' does not exist"
+    error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+    assert reply.json() == {"error": error}
+    assert reply.headers["x-pod"] == "pod-1"
+
+
+@pytest.mark.parametrize("path", OPENAI_PATHS)
+@pytest.mark.parametrize("body", [{}, {"model": ""}, {"model": None}, {"model": 7}, [], "nobody"])
+def test_an_openai_request_that_names_no_model_is_a_bad_one(client, path, body):
+    reply = client.post(path, json=body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "model", None)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_an_openai_request_that_is_no_json_is_a_bad_one(client, body):
+    reply = client.post("/v1/chat/completions", content=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"] == "The request body is not valid JSON"
+
+
+def test_an_openai_request_that_is_too_long_is_refused(client):
+    reply = client.post("/v1/embeddings", content=b" " * (8 * 1024 * 1024 + 1))
+    assert reply.status_code == 413
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_only_asking_names_an_openai_model(client):
+    assert client.get("/v1/chat/completions").json()["service"] == "default-backend"
+
+
 def test_it_says_that_it_is_healthy(client):
     assert client.get("/health").json() == {"status": "healthy"}
 

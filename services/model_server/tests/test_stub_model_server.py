@@ -199,6 +199,15 @@ class TestFaults:
         assert asyncio.run(all_at_once()) == {200}
         assert control.get("/concurrency").json() == {"now": 0, "peak": 300, "total": 300}
 
+    def test_a_stream_can_be_paced(self, model):
+        wanted = CHAT | {"stream": True, "max_tokens": 3}
+        moments = []
+        headers = {"x-stub-pace-ms": "100"}
+        with model.stream("POST", "/v1/chat/completions", json=wanted, headers=headers) as reply:
+            for _ in reply.iter_raw():
+                moments.append(time.monotonic())
+        assert 0.4 < moments[-1] - moments[0] < 3
+
     def test_a_client_that_gives_up_is_not_counted_any_longer(self, model, control):
         with pytest.raises(httpx.ReadTimeout):
             model.get("/v2", headers={"x-stub-delay-ms": "60000"}, timeout=0.2)

@@ -5,6 +5,7 @@ Faults asked for by the request itself:
   x-stub-status    reply with that status instead of the model's answer
   x-stub-fail-n    only the first N attempts fail, with x-stub-status or else 503. Attempts are counted per x-stub-key,
                    or else per x-request-id, and reported as x-stub-attempt.
+  x-stub-pace-ms   wait that long before each piece of a streamed reply but the first
 Faults set through the control port (`PUT /faults`) apply to every request, save the v2 health checks: those belong to
 the platform and are not its traffic.
 """
@@ -124,6 +125,7 @@ class Instruments:
 
         try:
             delay, status = self._planned(scope, headers, own)
+            send = _paced(send, (_number(headers, "x-stub-pace-ms", 0, 60_000) or 0) / 1000)
         except BadFault as problem:
             await JSONResponse({"error": str(problem)}, status_code=400)(scope, receive, signed)
             return
@@ -169,6 +171,21 @@ def _arrival(scope: Scope, headers: Headers) -> Arrival:
     return Arrival(
         time.time(), scope["method"], path, headers.get("x-request-id"), recorded, "authorization" in headers
     )
+
+
+def _paced(send: Send, seconds: float) -> Send:
+    """Sends a reply piece by piece with a pause between them."""
+    begun = False
+
+    async def paced(message: Message) -> None:
+        nonlocal begun
+        if message["type"] == "http.response.body" and message.get("body"):
+            if begun:
+                await asyncio.sleep(seconds)
+            begun = True
+        await send(message)
+
+    return paced if seconds else send
 
 
 def _number(headers: Headers, name: str, low: int, high: int) -> int | None:
