@@ -42,6 +42,8 @@ PROGRAMS = (
 )  # fmt: skip
 WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
 TIER_1_HTTP, TIER_1_HTTPS = 80, 443
+# GEO-01: where the second gateway of this platform is, as a node would say it
+TIER_2_LOCALITY = "eu/eu-1/eu-1a"
 # Secret -> whose certificate it holds: what came with a token, and what came with an API key (manifests/gateway/tier2.yaml)
 TIER_1_ACCOUNTS = {"tier1-client": "ai-gateway", "tier1-client-published": "ai-gateway-published"}
 
@@ -76,6 +78,7 @@ class Ascent:
             version="v1",
             address=PODS["istio-system.istio-ingressgateway"],
             labels={"app": "istio-ingressgateway", "istio": "ingressgateway", **workloads.IN_MESH_LABEL},
+            locality=TIER_2_LOCALITY,
             mesh=False,
             service_account="istio-ingressgateway",
         )
