@@ -25,6 +25,8 @@ USERNS_FIX = (
 )
 START_SECONDS = 15.0
 NETNS_DIR = "/run/netns"
+SHORT_STATE = Path("/state")
+"""The state directory as seen inside, under a name short enough for Unix sockets below it."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 from . import network
+from .box import SHORT_STATE
 
-KEPT_OUT = {"etc", "certs", "run", "proc"}
+KEPT_OUT = {"etc", "certs", "run", "proc", "state"}
 OWN_ETC = {"hosts", "resolv.conf", "ai-gateway-extproc-uds"}
 
 
@@ -27,10 +28,13 @@ def main(state: Path) -> None:
             _mirror(entry, root / entry.name)
     _own_etc(root)
     _own_proc(root)
+    # Envoy keeps its hot-restart memory there by a fixed name: another platform's would be in the way
+    _mount("-t", "tmpfs", "tmpfs", root / "dev" / "shm")
     (root / "run" / "netns").mkdir(parents=True)
     _mount("-t", "tmpfs", "tmpfs", root / "run")
     (root / "run" / "netns").mkdir(parents=True)
     os.symlink(state / "certs", root / "certs")
+    os.symlink(state, root / SHORT_STATE.relative_to("/"))
     os.chroot(root)
     os.chdir("/")
     network.make_bridge()

@@ -9,6 +9,7 @@ from pathlib import Path
 from inferencebox.platform import Workload
 from inferencebox.pki import Authority, Certificate
 
+from .box import SHORT_STATE
 from .supervisor import Program
 
 TRUST_DOMAIN = "cluster.local"
@@ -102,8 +103,8 @@ class Mesh:
             certificate_life: life of its certificates as a Go duration (SEC-27).
         """
         pod = pod_name(workload)
-        folder = self.home / "proxies" / pod
-        self._write_agent_files(folder, token)
+        self._write_agent_files(self.home / "proxies" / pod, token)
+        folder = SHORT_STATE / self.home.name / "proxies" / pod
         command = [
             str(self.binaries["pilot-agent"]), "proxy", "router" if router else "sidecar",
             "--domain", f"{workload.namespace}.svc.{TRUST_DOMAIN}",
@@ -147,7 +148,7 @@ class Mesh:
             "ECC_SIGNATURE_ALGORITHM": "ECDSA",
             "ISTIO_META_CLUSTER_ID": CLUSTER_ID,
             "ISTIO_META_INTERCEPTION_MODE": "REDIRECT" if workload.mesh else "NONE",
-            "ISTIO_METAJSON_LABELS": json.dumps(dict(workload.labels)),
+            "ISTIO_METAJSON_LABELS": json.dumps(_proxy_labels(workload)),
             "ISTIO_META_WORKLOAD_NAME": workload.app,
             "ISTIO_META_MESH_ID": TRUST_DOMAIN,
             "PROXY_CONFIG": json.dumps(config),
@@ -157,6 +158,12 @@ class Mesh:
 def pod_name(workload: Workload) -> str:
     """Name of the workload's network namespace and, with a suffix, of its processes."""
     return f"{workload.namespace}.{workload.name}"
+
+
+def _proxy_labels(workload: Workload) -> dict[str, str]:
+    """What the proxy says of itself. Istio has no node to read its locality from: the label it keeps for that says it."""
+    place = {"istio-locality": workload.locality.replace("/", ".")} if workload.locality else {}
+    return {**workload.labels, **place}
 
 
 def workload_entry(workload: Workload) -> dict[str, object]:
