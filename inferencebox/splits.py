@@ -18,9 +18,11 @@ A right canary of 10 % to within 3 points takes 2000 replies on average at error
 5 points 1900; one of 20 % in place of 10 % is noticed within 300.
 """
 
+import contextlib
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from inferencebox import evidence
@@ -49,6 +51,15 @@ class SplitVerdict:
     @property
     def shares(self) -> dict[str, float]:
         return {arm: count / self.n for arm, count in self.counts.items()} if self.n else {}
+
+    @property
+    def plot(self) -> dict[str, object]:
+        """For `story.plot`: the shares that came, with the promised ones and the tolerated band."""
+        band = {
+            arm: [max(0.0, share - self.delta), min(1.0, share + self.delta)] for arm, share in self.expected.items()
+        }
+        shares = {arm: self.shares.get(arm, 0.0) for arm in (*self.expected, *self.counts)}
+        return {"kind": "split", "requests": self.n, "shares": shares, "expected": dict(self.expected), "band": band}
 
     def __str__(self) -> str:
         seen = ", ".join(f"{arm} {share:.1%}" for arm, share in sorted(self.shares.items())) or "no reply"
@@ -180,13 +191,45 @@ def judge_split(
     return verdict
 
 
+def judge_replies(
+    call: Callable[[], Observation],
+    expected: Mapping[str, float],
+    delta: float,
+    cap: int = 10_000,
+    parallel: int = 8,
+    arm: Callable[[Observation], str] | None = None,
+    alpha: float = ERROR_RATE,
+    beta: float = ERROR_RATE,
+) -> SplitVerdict:
+    """`judge_split` of the replies to a call, asked so many times at once.
+
+    Replies are counted in the order of asking, not of answering, so that a slow arm is not counted too late.
+
+    Args:
+        arm: names the arm of a reply; default its model version. A reply that is no answer is an arm of its own.
+    """
+    with contextlib.closing(_replies(quietly(call), parallel)) as replies:
+        name = arm or version_of
+        return judge_split(lambda: name(next(replies)), expected, delta, cap, alpha, beta)
+
+
+def _replies(probe: Callable[[], Observation], parallel: int) -> Generator[Observation]:
+    """Replies without end, with so many requests under way."""
+    with ThreadPoolExecutor(parallel, thread_name_prefix="split") as pool:
+        under_way = deque(pool.submit(probe) for _ in range(parallel))
+        while True:
+            seen = under_way.popleft().result()
+            under_way.append(pool.submit(probe))
+            yield seen
+
+
 def by_version(call: Callable[[], Observation]) -> Callable[[], str]:
     """A sampler that names the model version of a 200 reply; anything else is an arm that nobody promised."""
     probe = quietly(call)
+    return lambda: version_of(probe())
 
-    def sample() -> str:
-        seen = probe()
-        good = seen.status == 200 and seen.error is None and seen.model_version
-        return str(seen.model_version) if good else str(seen)
 
-    return sample
+def version_of(seen: Observation) -> str:
+    """The arm of a reply: the model version that gave it, or what it is if it is no answer."""
+    good = seen.status == 200 and seen.error is None and seen.model_version
+    return str(seen.model_version) if good else str(seen)

@@ -222,6 +222,15 @@ class Stream:
         self._raise_problem()
         return Window(tuple(sample for sample in self.samples if first <= sample.start < last))
 
+    def plot(self, error_name: str = "errors") -> dict[str, object]:
+        """For `story.plot`: every request, the marks, and from where to where there were errors."""
+        samples = self.samples
+        failed = [sample for sample in samples if not sample.ok]
+        windows = [[min(s.start for s in failed), max(s.end for s in failed), error_name]] if failed else []
+        points = [[sample.start, 1000 * sample.seconds, sample.status if sample.ok else None] for sample in samples]
+        marks = [[second, name] for name, second in self.marks.items()]
+        return {"kind": "timeline", "points": points, "marks": marks, "windows": windows}
+
     def _count_since(self, start: float) -> int:
         return sum(1 for sample in self._samples if sample.start >= start)
 
