@@ -1,4 +1,4 @@
-"""The handle on one running platform that probes, fixtures and scenarios use. The same class of object for every provider."""
+"""The handle on one running platform that probes, fixtures and scenarios use: one class, whoever provides it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,12 @@ class WorkloadSpec:
         name: unique within the namespace; the replica's name (`x-pod`).
         app: value of label ``app``; Services select by it.
         version: value of label ``version``; subsets and `x-model-version` use it.
-        program: what runs: ``stub-model``, ``model``, ``client``, ... (the provider knows how).
+        program: what runs: ``stub-model``, ``model``, ``client``, ``jwt-server``, ... (the provider knows how).
         env: environment of the program.
         locality: Istio locality ``region/zone/subzone`` or empty.
         mesh: whether it has a sidecar.
         service_account: identity; default the app's name.
+        certificate_life: life of its sidecar's certificates, as a Go duration (SEC-27).
     """
 
     namespace: str
@@ -46,6 +47,7 @@ class WorkloadSpec:
     locality: str = ""
     mesh: bool = True
     service_account: str = ""
+    certificate_life: str = "24h"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,24 @@ class ComponentStatus:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class RunningProgram:
+    """One process of a program that the release pins, asked itself.
+
+    Args:
+        name: as the release calls it.
+        pid, started: which process it is; both stay the same for as long as it lives.
+        told: what it says about its version.
+        tier: of a gateway's proxy, ``tier-1`` or ``tier-2``.
+    """
+
+    name: str
+    pid: int
+    started: str
+    told: str
+    tier: str = ""
+
+
 class Platform(ABC):
     """A running platform.
 
@@ -99,7 +119,11 @@ class Platform(ABC):
 
     @abstractmethod
     def forward(self, workload: Workload, port: int) -> Endpoint:
-        """An address that leads straight to one port of one replica (past no sidecar: its port as seen from outside)."""
+        """An address that leads to one port of one replica, as ``kubectl port-forward`` does: past its sidecar."""
+
+    @abstractmethod
+    def reach(self, address: str, port: int) -> Endpoint:
+        """A way to an address of the platform's network, from outside the mesh: what an outsider's connection meets."""
 
     @abstractmethod
     def run_in(
@@ -134,6 +158,10 @@ class Platform(ABC):
     @abstractmethod
     def kill(self, component: str) -> None:
         """End a component's process at once (SIGKILL). It is restarted as the platform would."""
+
+    @abstractmethod
+    def running(self, *names: str) -> list[RunningProgram]:
+        """The processes of programs that the release pins (only of these names, if any are given)."""
 
     @abstractmethod
     def components(self) -> list[ComponentStatus]: ...

@@ -1,5 +1,7 @@
 """The running local platform, as scenarios see it."""
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,9 +9,10 @@ from subprocess import CompletedProcess
 
 from inferencebox.errors import SetupProblem
 from inferencebox.paths import state_dir
-from inferencebox.platform import ComponentStatus, Endpoint, Platform, Workload, WorkloadSpec
+from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
+from inferencebox.release import Release
 
-from . import names, objects, workloads
+from . import names, objects, processes, workloads
 from .addresses import PODS
 from .box import Box, find
 from .control_plane import Kubectl
@@ -80,7 +83,8 @@ class LocalPlatform(Platform):
     def run_in(
         self, workload: Workload, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
     ) -> CompletedProcess[bytes]:
-        return self.box.run(argv, pod=pod_name(workload), stdin=stdin, timeout=timeout)
+        programs = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+        return self.box.run(["env", programs, *argv], pod=pod_name(workload), stdin=stdin, timeout=timeout)
 
     def run_beside(
         self, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
@@ -134,7 +138,7 @@ class LocalPlatform(Platform):
         if meshed:
             self.kubectl.apply([*accounts, *(workload_entry(each) for each in meshed)])
         programs = self.programs(placed) if start_programs else []
-        programs += self.sidecars(meshed)
+        programs += self.sidecars(placed)
         self.supervisor.add(programs)
         self.supervisor.start(*(program.name for program in programs))
         names.write(self.state, self.kubectl)
@@ -144,11 +148,16 @@ class LocalPlatform(Platform):
         made = (workloads.program(spec, workload, self.state / "models") for spec, workload in placed)
         return [program for program in made if program is not None]
 
-    def sidecars(self, meshed: Sequence[Workload]) -> list[Program]:
+    def sidecars(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> list[Program]:
         mesh = self.mesh
+        meshed = [workload for _, workload in placed if workload.mesh]
+        lives = {(spec.namespace, spec.name): spec.certificate_life for spec, _ in placed}
         with ThreadPoolExecutor(4) as pool:
             tokens = pool.map(self.token_for, meshed)
-            return [mesh.sidecar(workload, token) for workload, token in zip(meshed, tokens, strict=True)]
+            return [
+                mesh.sidecar(workload, token, certificate_life=lives.get((workload.namespace, workload.name), "24h"))
+                for workload, token in zip(meshed, tokens, strict=True)
+            ]
 
     def token_for(self, workload: Workload) -> str:
         """A token of the workload's identity, for istiod, by the API's TokenRequest."""
@@ -164,7 +173,7 @@ class LocalPlatform(Platform):
             if workload.mesh:
                 ready.http(f"{pod}.proxy", "127.0.0.1", AGENT_STATUS_PORT, "/healthz/ready", pod)
             if spec.program != "client":
-                path = "/health" if spec.program == "default-backend" else "/v2/health/ready"
+                path = "/v2/health/ready" if "model" in spec.program else "/health"
                 ready.http(pod, "127.0.0.1", workloads.MODEL_PORT, path, pod)
 
     @property
@@ -189,6 +198,9 @@ class LocalPlatform(Platform):
     def kill(self, component: str) -> None:
         self.supervisor.signal(self._known(component), "KILL")
 
+    def running(self, *names_: str) -> list[RunningProgram]:
+        return processes.running(self.box, Release.load(self.release), self._binaries, names_)
+
     def components(self) -> list[ComponentStatus]:
         return self.supervisor.status()
 
@@ -203,7 +215,9 @@ class LocalPlatform(Platform):
         program = PROGRAM_OF.get(component, component)
         known = {each.name for each in self.components()}
         if program not in known:
-            raise SetupProblem(f"the local platform has no component {component!r}", f"known: {', '.join(sorted(known))}")
+            raise SetupProblem(
+                f"the local platform has no component {component!r}", f"known: {', '.join(sorted(known))}"
+            )
         return program
 
     def _programs_of(self, workload: Workload) -> list[str]:
@@ -216,5 +230,3 @@ def _tail(log: Path, lines: int = 40) -> str:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
-
-

@@ -3,7 +3,7 @@
 import ipaddress
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
@@ -43,15 +43,11 @@ def _placed(spec: WorkloadSpec, address: str) -> Workload:
     )
 
 
-def plug_in(box: Box, workloads: Sequence[Workload], iptables: Path) -> None:
-    """Make the replicas' networks."""
-    pods = [Pod(pod_name(workload), workload.address, captured=workload.mesh) for workload in workloads]
+def plug_in(box: Box, workloads: Sequence[Workload], iptables: Path, others: Mapping[str, str] | None = None) -> None:
+    """Make the replicas' networks, and those of parts without a replica (name -> address)."""
+    pods = [Pod(name, address) for name, address in (others or {}).items()]
+    pods += [Pod(pod_name(workload), workload.address, captured=workload.mesh) for workload in workloads]
     _network(box, network.request("add", pods, str(iptables)))
-
-
-def plug_in_pods(box: Box, addresses: dict[str, str]) -> None:
-    """Make the networks of the control plane's parts."""
-    _network(box, network.request("add", [Pod(name, address) for name, address in addresses.items()]))
 
 
 def unplug(box: Box, workloads: Sequence[Workload]) -> None:
@@ -76,6 +72,7 @@ def program(spec: WorkloadSpec, workload: Workload, models: Path) -> Program | N
         "stub-model": [str(scripts / "stub-model-server"), *ports],
         "model": [str(scripts / "model-server-testing"), "serve", "--model-dir", str(models), *ports],
         "default-backend": [str(scripts / "default-backend"), "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
+        "jwt-server": [str(scripts / "jwt-server"), "serve", "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
     }
     if spec.program not in commands:
         raise SetupProblem(f"no program {spec.program!r}", f"known: {', '.join(commands)}, client")
