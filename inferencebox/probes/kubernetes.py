@@ -218,6 +218,31 @@ class Kube:
         words = ["get", resource, *(["-l", labels] if labels else []), *([] if namespace else ["-A"])]
         return self._on(resource, "GET", namespace, query=query, command=words)
 
+    def raw(self, path: str) -> KubeReply:
+        """Any path of the API server, such as `/version`."""
+        return self._send("GET", path, command=["get", "--raw", path])
+
+    def watch(self, resource: str, namespace: str | None = None, seconds: int = 60) -> Iterator[tuple[str, Any]]:
+        """What happens to the objects of a kind: (ADDED, MODIFIED or DELETED, object), beginning with all that are there.
+
+        Ends after so many seconds, or when the connection does: ask again.
+        """
+        found = self._discovery.find(resource)
+        if found is None:
+            return
+        try:
+            response = self._connections.request(
+                "GET",
+                f"{self._settings.host.rstrip('/')}{found.path(namespace)}?watch=true&timeoutSeconds={seconds}",
+                headers=self._identified({"Accept": "application/json"}),
+                timeout=urllib3.Timeout(connect=TIMEOUT, read=seconds + TIMEOUT),
+                retries=False,
+                preload_content=False,
+            )
+            yield from _events(response)
+        except (urllib3.exceptions.HTTPError, ValueError):
+            return
+
     def can_i(self, verb: str, resource: str, namespace: str | None = None, name: str = "") -> bool:
         """Whether the user (see `acting_as`) may do it, as the API server's authorizer says."""
         plural, _, subresource = resource.partition("/")
@@ -258,10 +283,22 @@ class Kube:
 
     # --- changing
 
-    def apply(self, documents: Documents, namespace: str | None = None, manager: str = FIELD_MANAGER) -> Replies:
-        """Server-side apply of YAML text, a file, or documents; forced, in order. `namespace` is for those without."""
+    def apply(
+        self,
+        documents: Documents,
+        namespace: str | None = None,
+        manager: str = FIELD_MANAGER,
+        dry_run: bool = False,
+    ) -> Replies:
+        """Server-side apply of YAML text, a file, or documents; forced, in order. `namespace` is for those without.
+
+        With `dry_run` nothing is stored, and a field that its kind does not know is refused.
+        """
         query = {"fieldManager": manager, "force": "true"}
         command = ["apply", "--server-side", "--force-conflicts", f"--field-manager={manager}", "-f", "-"]
+        if dry_run:
+            query |= {"dryRun": "All", "fieldValidation": "Strict"}
+            command[1:1] = ["--dry-run=server", "--validate=strict"]
         return [
             self._on_document(document, "PATCH", namespace, query, _APPLY, command) for document in parse(documents)
         ]
@@ -270,6 +307,10 @@ class Kube:
         query = {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
         command = ["create", *(["--dry-run=server"] if dry_run else []), "-f", "-"]
         return self._on_document(document, "POST", namespace, query, "application/json", command)
+
+    def replace(self, document: Document) -> KubeReply:
+        """Put the object in the place of the one of its name; with a `resourceVersion`, only if that is still current."""
+        return self._on_document(document, "PUT", None, {}, "application/json", ["replace", "-f", "-"])
 
     def create_as(
         self, user: str, document: Document, namespace: str | None = None, dry_run: bool = False
@@ -425,6 +466,21 @@ def _read(status: int, data: bytes) -> KubeReply:
     if isinstance(document, dict) and document.get("kind") == "Status" and status >= 300:
         return KubeReply(status, document.get("reason", ""), document.get("message", ""), document)
     return KubeReply(status, object=document)
+
+
+def _events(response: urllib3.BaseHTTPResponse) -> Iterator[tuple[str, Any]]:
+    """The lines of a watch; its connection is closed when nobody reads on."""
+    rest = b""
+    try:
+        if response.status != 200:
+            return
+        for chunk in response.stream(65536, decode_content=True):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in filter(None, lines):
+                event = json.loads(line)
+                yield event["type"], event["object"]
+    finally:
+        response.close()
 
 
 def _transport(problem: urllib3.exceptions.HTTPError) -> Transport:

@@ -164,6 +164,10 @@ class TestEcho:
         assert [pair for pair in reply["headers"] if pair[0] == "x-a"] == [["x-a", "1"], ["x-a", "2"]]
         assert (reply["method"], reply["path"], reply["query"], reply["body"]) == ("PATCH", "/echo", "a=1", "hello")
 
+    def test_any_path_can_be_echoed(self, model):
+        reply = model.post("/v1/models/any:predict", json={"instances": [1]}, headers={"x-stub-echo": "1"}).json()
+        assert (reply["path"], reply["body"]) == ("/v1/models/any:predict", '{"instances":[1]}')
+
 
 class TestFaults:
     def test_every_reply_says_who_wrote_it(self, model):

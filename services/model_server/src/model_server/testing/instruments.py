@@ -5,6 +5,7 @@ Faults asked for by the request itself:
   x-stub-status    reply with that status instead of the model's answer
   x-stub-fail-n    only the first N attempts fail, with x-stub-status or else 503. Attempts are counted per x-stub-key,
                    or else per x-request-id, and reported as x-stub-attempt.
+  x-stub-echo      reply with what arrived, as /echo does, whatever the path
   x-stub-pace-ms   wait that long before each piece of a streamed reply but the first
 Faults set through the control port (`PUT /faults`) apply to every request, save the v2 health checks: those belong to
 the platform and are not its traffic.
@@ -142,7 +143,7 @@ class Instruments:
             receive = replay(body, receive)
         if status is not None:
             await JSONResponse({"error": f"status {status} was asked for"}, status_code=status)(scope, receive, signed)
-        elif scope["path"] == "/echo":
+        elif scope["path"] == "/echo" or "x-stub-echo" in headers:
             await echo(scope, receive, signed)
         else:
             await self.app(scope, receive, signed)
