@@ -1,7 +1,10 @@
-"""/etc/hosts of the box: the control plane's parts by their own addresses, every other Service by its cluster address."""
+"""/etc/hosts of the box: the control plane's parts by their own addresses, every other Service by its cluster
+address."""
 
 import json
 from pathlib import Path
+
+from filelock import FileLock
 
 from .addresses import NAMES
 from .control_plane import Kubectl
@@ -9,11 +12,12 @@ from .control_plane import Kubectl
 
 def write(state: Path, kubectl: Kubectl | None = None) -> None:
     """Write the file; without ``kubectl`` (no API yet) only the fixed names."""
-    names = {"localhost": "127.0.0.1", **(_services(kubectl) if kubectl else {}), **NAMES}
-    text = "".join(f"{address} {name}\n" for name, address in names.items())
-    partial = state / "hosts.new"
-    partial.write_text(text)
-    partial.replace(state / "hosts")
+    with FileLock(state / "hosts.lock"):  # several test processes add workloads at the same time
+        names = {"localhost": "127.0.0.1", **(_services(kubectl) if kubectl else {}), **NAMES}
+        text = "".join(f"{address} {name}\n" for name, address in names.items())
+        partial = state / "hosts.new"
+        partial.write_text(text)
+        partial.replace(state / "hosts")
 
 
 def _services(kubectl: Kubectl) -> dict[str, str]:
