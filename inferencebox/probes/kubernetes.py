@@ -223,7 +223,7 @@ class Kube:
         return self._send("GET", path, command=["get", "--raw", path])
 
     def watch(self, resource: str, namespace: str | None = None, seconds: int = 60) -> Iterator[tuple[str, Any]]:
-        """What happens to the objects of a kind: (ADDED, MODIFIED or DELETED, object), beginning with all that are there.
+        """What happens to the objects of a kind: (ADDED, MODIFIED or DELETED, object), first all that are there.
 
         Ends after so many seconds, or when the connection does: ask again.
         """
@@ -309,7 +309,7 @@ class Kube:
         return self._on_document(document, "POST", namespace, query, "application/json", command)
 
     def replace(self, document: Document) -> KubeReply:
-        """Put the object in the place of the one of its name; with a `resourceVersion`, only if that is still current."""
+        """Put it in the place of the object of its name; with a `resourceVersion`, only if that is still current."""
         return self._on_document(document, "PUT", None, {}, "application/json", ["replace", "-f", "-"])
 
     def create_as(
