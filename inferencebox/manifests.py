@@ -29,6 +29,8 @@ def _documents(file: Path, values: Mapping[str, str]) -> Iterator[Document]:
     except OSError as problem:
         raise SetupProblem(f"{file} cannot be read ({problem.strerror})", "run from a complete checkout") from None
     except KeyError as name:
-        raise SetupProblem(f"{file} has ${{{name.args[0]}}}, for which there is no value", "see manifests/README.md") from None
+        raise SetupProblem(
+            f"{file} has ${{{name.args[0]}}}, for which there is no value", "see manifests/README.md"
+        ) from None
     except yaml.YAMLError as problem:
         raise SetupProblem(f"{file} is not valid YAML: {' '.join(str(problem).split())}", "mend the file") from None

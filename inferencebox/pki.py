@@ -1,4 +1,4 @@
-"""Certificates of the platform's own authorities. Elliptic curve P-256 throughout: quick to make and accepted everywhere."""
+"""Certificates of the platform's own authorities. Curve P-256 throughout: quick to make and accepted everywhere."""
 
 import datetime as dt
 import ipaddress
@@ -41,7 +41,10 @@ class Authority:
         """A new one; its name should say of what."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
-            [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "inferencebox"), x509.NameAttribute(NameOID.COMMON_NAME, name)]
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "inferencebox"),
+                x509.NameAttribute(NameOID.COMMON_NAME, name),
+            ]
         )
         usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())

@@ -19,7 +19,7 @@ PER_GATEWAY = {"traffic.yaml"}
 
 def tenants() -> list[dict[str, str]]:
     """Tenants and their users, SPEC 1.4."""
-    return _data(manifests_dir() / "tenants" / "tenants.yaml")
+    return list(_data(manifests_dir() / "tenants" / "tenants.yaml"))
 
 
 def limits(name: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ Passed = Annotated[list[str] | None, typer.Argument(help="More arguments for pyt
 
 def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
-    app.command("test")(test)
+    app.command("test")(run_tests)
 
 
 def demo(
@@ -48,7 +48,7 @@ def demo(
     raise typer.Exit(outcome)
 
 
-def test(more: Passed = None) -> None:
+def run_tests(more: Passed = None) -> None:
     """Run the selftests and the services' tests, then the security scenarios on the local platform.
 
     Exit code 0: all passed; 1: something failed; 2: the environment is at fault.

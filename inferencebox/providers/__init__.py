@@ -1,12 +1,18 @@
-"""Where platforms come from. The only place that knows which providers there are."""
+"""Where platforms come from. The only place that knows which providers there are.
+
+Modules of a provider also run as small programs inside the platform, which must start fast: what is heavy to import is
+imported where it is used.
+"""
+
+from typing import TYPE_CHECKING
 
 from inferencebox.errors import SetupProblem
-from inferencebox.layers.dag import Listener
-from inferencebox.platform import Platform
-from inferencebox.programs import Progress
-from inferencebox.programs.progress import Silent
-from inferencebox.providers.options import PlatformOptions
-from inferencebox.release import Release
+
+if TYPE_CHECKING:
+    from inferencebox.layers.dag import Listener
+    from inferencebox.platform import Platform
+    from inferencebox.programs import Progress
+    from inferencebox.providers.options import PlatformOptions
 
 PROVIDERS = ("local", "kind", "cluster")
 
@@ -15,18 +21,20 @@ def open_platform(
     provider: str,
     instance: str,
     release: str,
-    options: PlatformOptions,
-    progress: Progress | None = None,
-    listener: Listener | None = None,
-) -> Platform:
+    options: "PlatformOptions",
+    progress: "Progress | None" = None,
+    listener: "Listener | None" = None,
+) -> "Platform":
     """A platform that is up when this returns: the one of this name if it is up already, else a new one."""
     _require_local(provider)
+    from inferencebox.programs.progress import Silent
     from inferencebox.providers.local import up
+    from inferencebox.release import Release
 
     return up.bring_up(instance, Release.load(release), options, progress or Silent(), listener or (lambda *_: None))
 
 
-def attach(instance: str) -> Platform:
+def attach(instance: str) -> "Platform":
     """The platform of this name, which must be up."""
     from inferencebox.providers.local.platform import LocalPlatform
 

@@ -1,4 +1,5 @@
-"""The box: namespaces of our own (user, mount, network, process) in which the whole local platform lives. Needs no root.
+"""The box: namespaces of our own (user, mount, network, process) in which the whole local platform lives. Needs
+no root.
 
 Its first process is supervisord; when that ends, for whatever reason, the kernel ends every process of the box.
 """
@@ -92,6 +93,16 @@ def find(state: Path) -> Box | None:
         return None
     box = Box(state, int(record["pid"]))
     return box if box.alive else None
+
+
+def require(state: Path) -> Box:
+    """The box that belongs to this state directory; an error if it is not alive."""
+    box = find(state)
+    if box is None:
+        raise SetupProblem(
+            "the platform's box is not alive", "see box.log in its state directory; `ibox up` starts anew"
+        )
+    return box
 
 
 def create(state: Path, python: Path) -> Box:

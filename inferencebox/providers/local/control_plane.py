@@ -1,4 +1,5 @@
-"""The headless Kubernetes of the box: etcd, API server, controller manager, scheduler. No kubelet, so no pod ever runs."""
+"""The headless Kubernetes of the box: etcd, API server, controller manager, scheduler. No kubelet, so no pod ever
+runs."""
 
 import base64
 import json

@@ -1,16 +1,20 @@
-"""Makes connections inside the box and hands them out. Runs inside it; its only file descriptor is a socket to the door.
+"""Makes connections inside the box and hands them out. Runs inside it; its only file descriptor is a socket to
+the door.
 
 A message is a JSON object ``{"address", "port", "pod"}``; the answer carries a connecting socket.
 """
 
+import ctypes
 import json
 import os
 import socket
 import sys
 
-from pyroute2 import netns
+from .box import NETNS_DIR
 
 HOME = "/proc/self/ns/net"
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def dial(address: str, port: int, pod: str) -> socket.socket:
@@ -18,13 +22,28 @@ def dial(address: str, port: int, pod: str) -> socket.socket:
     home = os.open(HOME, os.O_RDONLY)
     try:
         if pod:
-            netns.setns(pod)
+            _enter_network(f"{NETNS_DIR}/{pod}")
         connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     finally:
-        netns.setns(home)
+        _set_network(home)
         os.close(home)
     connection.connect_ex((address, port))
     return connection
+
+
+def _enter_network(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        _set_network(handle)
+    finally:
+        os.close(handle)
+
+
+def _set_network(handle: int) -> None:
+    """Python has ``os.setns`` only from 3.12 on."""
+    if _libc.setns(handle, CLONE_NEWNET) != 0:
+        problem = ctypes.get_errno()
+        raise OSError(problem, os.strerror(problem))
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """The door: listens on free loopback ports of the machine and leads each connection to an address inside the box.
 
-Runs outside the box (``python -m inferencebox.providers.local.door STATE_DIR``) for as long as the box lives. Commands come over
-a Unix socket, one JSON object a line: ``{"address", "port", "pod", "wish"}``, answered by ``{"port"}``. With ``pod`` the
+Runs outside the box (``python -m inferencebox.providers.local.door STATE_DIR``) for as long as the box lives.
+Commands come over
+a Unix socket, one JSON object a line: ``{"address", "port", "pod", "wish"}``, answered by ``{"port"}``. With
+``pod`` the
 connection is made from within that pod's network, as ``kubectl port-forward`` does.
 """
 
@@ -42,7 +44,9 @@ class Door:
                 client.sendall(json.dumps(request).encode() + b"\n")
                 reply = json.loads(client.makefile().readline())
         except (OSError, ValueError) as problem:
-            raise SetupProblem(f"the way into the platform does not answer ({problem})", "run `ibox up` again") from None
+            raise SetupProblem(
+                f"the way into the platform does not answer ({problem})", "run `ibox up` again"
+            ) from None
         return int(reply["port"])
 
     def open(self) -> None:
@@ -140,10 +144,10 @@ def _listener(wish: int) -> socket.socket:
 
 async def _connected(connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    writable = loop.create_future()
-    loop.add_writer(connection, lambda: writable.done() or writable.set_result(None))
+    writable = asyncio.Event()
+    loop.add_writer(connection, writable.set)
     try:
-        await writable
+        await writable.wait()
     finally:
         loop.remove_writer(connection)
     problem = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -179,11 +183,10 @@ async def keep(state: Path) -> None:
     path = sockets_dir(state) / "door.sock"
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(doorkeeper.command, path=str(path))
-    ended = asyncio.get_running_loop().create_future()
-    handle = os.pidfd_open(box.pid)
-    asyncio.get_running_loop().add_reader(handle, lambda: ended.done() or ended.set_result(None))
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(os.pidfd_open(box.pid), ended.set)
     async with server:
-        await ended
+        await ended.wait()
 
 
 def main() -> None:

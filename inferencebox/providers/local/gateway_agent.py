@@ -1,10 +1,13 @@
-"""Stands for the pod of the tier-1 Envoy: keeps the AI Gateway's filter configuration in a file and runs its external processor.
+"""Stands for the pod of the tier-1 Envoy: keeps the AI Gateway's filter configuration in a file and runs its
+external processor.
 
 In a cluster the AI Gateway's webhook adds the processor's container to Envoy's pod, and the kubelet mounts the
-configuration Secret and runs the container. Here Envoy is a process, so this does those two things: it creates the pod object,
+configuration Secret and runs the container. Here Envoy is a process, so this does those two things: it creates
+the pod object,
 lets the real webhook add the container, and runs what the webhook asked for, with the real processor.
 
-Runs inside the box: ``python -m inferencebox.providers.local.gateway_agent KUBECONFIG GATEWAY NAMESPACE PROCESSOR FOLDER``.
+Runs inside the box: ``python -m inferencebox.providers.local.gateway_agent KUBECONFIG GATEWAY NAMESPACE PROCESSOR
+FOLDER``.
 """
 
 import base64

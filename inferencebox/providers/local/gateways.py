@@ -1,4 +1,5 @@
-"""Tier 1 of the box: Envoy Gateway (Kubernetes resources, host infrastructure), Envoy AI Gateway, rate limit service, Redis."""
+"""Tier 1 of the box: Envoy Gateway (Kubernetes resources, host infrastructure), Envoy AI Gateway, rate limit
+service, Redis."""
 
 import os
 import shutil
@@ -27,8 +28,7 @@ class Gateways:
 
     Args:
         home: folder of its own below the instance's state.
-        certs: the folder that is ``/certs`` inside the box.
-        binaries: program name -> path (envoy-gateway, ai-gateway-controller, ai-gateway-extproc, envoy, ratelimit, redis-server).
+        binaries: program name -> path (envoy-gateway, ai-gateway-controller, envoy, ratelimit, redis-server).
         envoy_version: of the Envoy binary, ``1.38.3``.
         kubeconfig: the administrator's client configuration inside the box.
     """
@@ -43,9 +43,13 @@ class Gateways:
         """Envoy Gateway's certificates by its own tool, its configuration, and the Envoy it will start."""
         self.home.mkdir(parents=True, exist_ok=True)
         tool = [str(self.binaries["envoy-gateway"]), "certgen", "--local", "--config-home", str(self.home / "config")]
-        done = subprocess.run(tool, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(self.home)})
+        done = subprocess.run(
+            tool, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(self.home)}
+        )
         if done.returncode != 0:
-            raise SetupProblem(f"envoy-gateway certgen failed: {done.stderr.strip()[-200:]}", "run `ibox build --again`")
+            raise SetupProblem(
+                f"envoy-gateway certgen failed: {done.stderr.strip()[-200:]}", "run `ibox build --again`"
+            )
         shutil.copytree(self._certificates("envoy-gateway"), self.certs, dirs_exist_ok=True)
         envoy = self.home / "data" / "envoy-versions" / self.envoy_version / "bin" / "envoy"
         envoy.parent.mkdir(parents=True, exist_ok=True)
@@ -82,16 +86,36 @@ class Gateways:
             "ENVOY_GATEWAY_NAMESPACE": "envoy-gateway-system",
             "HOME": str(self.home),
         }
-        command = [str(self.binaries["envoy-gateway"]), "server", "--config-path", str(self.home / "envoy-gateway.yaml")]
+        command = [
+            str(self.binaries["envoy-gateway"]),
+            "server",
+            "--config-path",
+            str(self.home / "envoy-gateway.yaml"),
+        ]
         return Program("envoy-gateway", command, pod="envoy-gateway", env=env, cwd=self.home)
 
     def _controller(self) -> Program:
         env = {"KUBECONFIG": str(self.kubeconfig), "POD_NAMESPACE": "envoy-ai-gateway-system"}
-        command = [str(self.binaries["ai-gateway-controller"]), "-enableLeaderElection=false", f"-tlsCertDir={self.home / 'webhook'}"]
+        command = [
+            str(self.binaries["ai-gateway-controller"]),
+            "-enableLeaderElection=false",
+            f"-tlsCertDir={self.home / 'webhook'}",
+        ]
         return Program("ai-gateway-controller", command, pod="ai-gateway-controller", env=env, cwd=self.home)
 
     def _redis(self) -> Program:
-        flags = ["--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--appendonly", "no", "--dir", str(self.home)]
+        flags = [
+            "--bind",
+            "0.0.0.0",
+            "--protected-mode",
+            "no",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(self.home),
+        ]
         return Program("redis", [str(self.binaries["redis-server"]), *flags], pod="redis")
 
     def _ratelimit(self) -> Program:

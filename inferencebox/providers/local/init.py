@@ -38,7 +38,9 @@ def main(state: Path) -> None:
     os.chroot(root)
     os.chdir("/")
     network.make_bridge()
-    os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(state / "supervisord.conf")])
+    os.execv(
+        sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(state / "supervisord.conf")]
+    )
 
 
 def _mirror(entry: Path, target: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferencebox.platform import Workload
 from inferencebox.pki import Authority, Certificate
+from inferencebox.platform import Workload
 
 from .box import SHORT_STATE
 from .supervisor import Program
@@ -95,7 +95,9 @@ class Mesh:
         command = [str(self.binaries["pilot-discovery"]), "discovery", *flags]
         return Program("istiod", command, pod="istiod", env=env, cwd=self.home / "istiod")
 
-    def sidecar(self, workload: Workload, token: str, *, router: bool = False, certificate_life: str = "24h") -> Program:
+    def sidecar(
+        self, workload: Workload, token: str, *, router: bool = False, certificate_life: str = "24h"
+    ) -> Program:
         """The proxy of one workload (or the tier-2 gateway, ``router``); writes the files its agent expects.
 
         Args:
@@ -133,7 +135,9 @@ class Mesh:
             "proxyAdminPort": ENVOY_ADMIN_PORT,
             "concurrency": 1,
             "terminationDrainDuration": "1s",
-            "proxyStatsMatcher": {"inclusionRegexps": [".*outlier_detection.*", ".*upstream_rq.*", ".*rbac.*", ".*ssl.*"]},
+            "proxyStatsMatcher": {
+                "inclusionRegexps": [".*outlier_detection.*", ".*upstream_rq.*", ".*rbac.*", ".*ssl.*"]
+            },
         }
         return {
             "POD_NAME": workload.name,
@@ -161,7 +165,8 @@ def pod_name(workload: Workload) -> str:
 
 
 def _proxy_labels(workload: Workload) -> dict[str, str]:
-    """What the proxy says of itself. Istio has no node to read its locality from: the label it keeps for that says it."""
+    """What the proxy says of itself. Istio has no node to read its locality from: the label it keeps for that
+    says it."""
     place = {"istio-locality": workload.locality.replace("/", ".")} if workload.locality else {}
     return {**workload.labels, **place}
 
@@ -185,5 +190,3 @@ def workload_entry(workload: Workload) -> dict[str, object]:
 
 def _adopt(folder: Path) -> Authority:
     return Authority.load((folder / "ca-cert.pem").read_bytes(), (folder / "ca-key.pem").read_bytes())
-
-

@@ -1,4 +1,5 @@
-"""Networks of the box: a bridge, and for each pod a network namespace with an address on it and a sidecar's capture rules.
+"""Networks of the box: a bridge, and for each pod a network namespace with an address on it and a sidecar's
+capture rules.
 
 Runs inside the box: ``python -m inferencebox.providers.local.network`` reads a JSON list of pods to make or to remove.
 """

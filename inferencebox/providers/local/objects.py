@@ -1,4 +1,5 @@
-"""Kubernetes objects that only `local` needs: what a cluster's charts, kubelet and certificate manager would have made."""
+"""Kubernetes objects that only `local` needs: what a cluster's charts, kubelet and certificate manager would have
+made."""
 
 import base64
 from collections.abc import Mapping

@@ -47,9 +47,7 @@ class Readiness:
         with httpx.Client(trust_env=False, verify=context, timeout=5) as client:
             self.until(lambda: self._answers(client, f"{url}/readyz"), "kube-apiserver /readyz", "kube-apiserver")
 
-    def until(
-        self, done: Callable[[], bool], what: str, program: str = "", seconds: float = DEFAULT_SECONDS
-    ) -> None:
+    def until(self, done: Callable[[], bool], what: str, program: str = "", seconds: float = DEFAULT_SECONDS) -> None:
         """Wait for a condition; a program that keeps ending is reported with its last words."""
         deadline = time.monotonic() + seconds
         while not done():
@@ -57,7 +55,9 @@ class Readiness:
                 self._supervisor.require_running(program)
             if time.monotonic() > deadline:
                 words = f"; last line of its log: {self._supervisor.last_words(program)}" if program else ""
-                raise SetupProblem(f"{what} was not ready after {seconds:.0f} s{words}", "see the logs that `ibox status` names")
+                raise SetupProblem(
+                    f"{what} was not ready after {seconds:.0f} s{words}", "see the logs that `ibox status` names"
+                )
             time.sleep(INTERVAL_SECONDS)
 
     @staticmethod

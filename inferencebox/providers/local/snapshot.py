@@ -44,4 +44,3 @@ def take(plane: ControlPlane, crds: Sequence[Path], supervisor: Supervisor) -> N
     shutil.copytree(plane.etcd_data, partial, dirs_exist_ok=True)
     partial.replace(target)
     supervisor.start("etcd", "kube-apiserver")
-

@@ -3,9 +3,10 @@
 import shlex
 import time
 import xmlrpc.client
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
@@ -85,7 +86,8 @@ class Supervisor:
         self._state = state
         url = f"unix://{sockets_dir(state)}/supervisor.sock"
         transport = SupervisorTransport(None, None, serverurl=url)
-        self._rpc = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+        # replies are what supervisord documents; XML-RPC has no types for them
+        self._rpc: Any = xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
 
     def log(self, name: str) -> Path:
         return self._state / "logs" / f"{name}.log"
@@ -162,7 +164,7 @@ class Supervisor:
         return "\n".join(["#!/bin/sh", *exports, *change, f"exec {command} >>{log} 2>&1", ""])
 
     @staticmethod
-    def _tolerating(faults: tuple[int, ...], call: xmlrpc.client._Method, *args: object) -> None:
+    def _tolerating(faults: tuple[int, ...], call: Callable[..., object], *args: object) -> None:
         try:
             call(*args)
         except xmlrpc.client.Fault as fault:

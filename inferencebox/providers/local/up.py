@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from inferencebox import policies
-from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
 from inferencebox.manifests import load
 from inferencebox.paths import manifests_dir, state_dir
@@ -28,7 +27,7 @@ from .control_plane import ControlPlane, Kubectl
 from .door import Door
 from .gateway_agent import SYSTEM
 from .gateways import Gateways
-from .mesh import AGENT_STATUS_PORT, Mesh
+from .mesh import Mesh
 from .models import trained_models
 from .platform import HEALTH, PROGRAM_OF, LocalPlatform
 from .readiness import Readiness
@@ -44,7 +43,8 @@ WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
 TIER_1_HTTP, TIER_1_HTTPS = 80, 443
 # GEO-01: where the second gateway of this platform is, as a node would say it
 TIER_2_LOCALITY = "eu/eu-1/eu-1a"
-# Secret -> whose certificate it holds: what came with a token, and what came with an API key (manifests/gateway/tier2.yaml)
+# Secret -> whose certificate it holds: what came with a token, and what came with an API key
+# (manifests/gateway/tier2.yaml)
 TIER_1_ACCOUNTS = {"tier1-client": "ai-gateway", "tier1-client-published": "ai-gateway-published"}
 
 
@@ -127,8 +127,9 @@ class Ascent:
             "files": dag.Step(self.write_files, ["programs"]),
             "box": dag.Step(self.make_box, ["programs"]),
             "kubernetes": dag.Step(self.start_kubernetes, ["files", "box"]),
-            "services": dag.Step(self.start_services, ["files", "box", "models"]),
-            "base": dag.Step(self.apply_base, ["kubernetes"]),
+            "networks": dag.Step(self.plug_in, ["box"]),
+            "services": dag.Step(self.start_services, ["files", "networks", "models"]),
+            "base": dag.Step(self.apply_base, ["kubernetes", "networks"]),
             "istiod": dag.Step(self.start_istiod, ["base"]),
             "ai-gateway": dag.Step(self.start_ai_gateway, ["base", "services"]),
             "policies": dag.Step(self.apply_policies, ["base"]),
@@ -163,13 +164,15 @@ class Ascent:
 
     def make_box(self) -> None:
         names.write(self.state)
-        running = box.create(self.state, box.project_python())
+        box.create(self.state, box.project_python())
         self.door.open()
-        workloads.plug_in_pods(running, PODS)
+
+    def plug_in(self) -> None:
         entries = load(manifests_dir() / "providers" / "local" / "workloads.yaml")
         specs = [_spec(entry, self.options.models) for entry in entries]
         self.placed = list(zip(specs, workloads.place(specs, []), strict=True))
-        workloads.plug_in(running, [workload for _, workload in self.placed], self.binaries["iptables-restore"])
+        placed = [workload for _, workload in self.placed]
+        workloads.plug_in(box.require(self.state), placed, self.binaries["iptables-restore"], PODS)
 
     def start_kubernetes(self) -> None:
         plane = self.control_plane
@@ -234,7 +237,8 @@ class Ascent:
 
     def start_ai_gateway(self) -> None:
         self.supervisor.start("ai-gateway-controller")
-        self.readiness.until(lambda: self._listens("ai-gateway-controller", 1063), "ai-gateway-controller", "ai-gateway-controller")
+        controller = "ai-gateway-controller"
+        self.readiness.until(lambda: self._listens(controller, 1063), "the AI Gateway's controller", controller)
 
     def apply_policies(self) -> None:
         for batch in policies.batches(self.options.limits):
@@ -308,14 +312,13 @@ class Ascent:
         return [self.tier2, *(workload for _, workload in self.placed if workload.mesh)]
 
     def _listens(self, pod: str, port: int) -> bool:
-        done = box.find(self.state)
-        if done is None:
-            raise SetupProblem("the box ended while it was being filled", "see box.log in the state directory")
         probe = ["bash", "-c", f"exec 3<>/dev/tcp/{PODS[pod]}/{port}"]
-        return done.run(probe, timeout=5).returncode == 0
+        return box.require(self.state).run(probe, timeout=5).returncode == 0
 
 
-def bring_up(instance: str, release: Release, options: PlatformOptions, progress: Progress, listener: dag.Listener) -> LocalPlatform:
+def bring_up(
+    instance: str, release: Release, options: PlatformOptions, progress: Progress, listener: dag.Listener
+) -> LocalPlatform:
     """A platform that is up when this returns; one that was up already is left as it is."""
     state = state_dir(instance)
     if box.find(state) is not None:
