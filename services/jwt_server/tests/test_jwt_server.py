@@ -33,7 +33,11 @@ def store(directory):
 
 @pytest.fixture
 def client(store):
-    return TestClient(create_app(store, demo_tokens=True))
+    return client_from("127.0.0.1", store)
+
+
+def client_from(address, store, demo_tokens=True):
+    return TestClient(create_app(store, demo_tokens=demo_tokens), client=(address, 50000))
 
 
 def kids(client):
@@ -75,9 +79,25 @@ class TestTokens:
         assert client.get("/tokens").headers["cache-control"] == "no-store"
 
     def test_without_the_demo_flag_the_path_does_not_exist(self, store):
-        reply = TestClient(create_app(store)).get("/tokens")
+        reply = client_from("127.0.0.1", store, demo_tokens=False).get("/tokens")
         assert reply.status_code == 404
         assert reply.json() == {"error": "not found"}
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"])
+    def test_a_client_on_this_machine_gets_them(self, store, address):
+        assert client_from(address, store).get("/tokens").status_code == 200
+
+    @pytest.mark.parametrize("address", ["10.99.0.10", "192.0.2.1", "::ffff:10.99.0.10", "fe80::1%eth0", "", "pod"])
+    def test_a_client_elsewhere_does_not(self, store, address):
+        reply = client_from(address, store).get("/tokens")
+        assert reply.status_code == 404
+        assert reply.json() == {"error": "not found"}
+        assert len(kids(client_from(address, store))) == 1
+
+    @pytest.mark.parametrize("header", ["x-forwarded-for", "x-real-ip", "forwarded", "host"])
+    def test_a_header_makes_no_client_local(self, store, header):
+        reply = client_from("10.99.0.10", store).get("/tokens", headers={header: "127.0.0.1"})
+        assert reply.status_code == 404
 
 
 class TestEverythingElse:

@@ -1,5 +1,6 @@
 """The HTTP side: JWKS, demo tokens, health; everything is JSON."""
 
+import ipaddress
 import logging
 import re
 import time
@@ -29,7 +30,9 @@ def create_app(store: KeyStore, *, demo_tokens: bool = False, max_age: int = 60)
         keys = [key.jwk() for key in store.live_or_last_good()]
         return JSONResponse({"keys": keys}, headers={"cache-control": f"public, max-age={max_age}"})
 
-    async def tokens(_: Request) -> Response:
+    async def tokens(request: Request) -> Response:
+        if not _from_this_machine(request.scope):
+            raise HTTPException(HTTPStatus.NOT_FOUND)
         newest = store.live_or_last_good()[0]
         now = int(time.time())
         return JSONResponse({tenant: issue(tenant, newest, now) for tenant in TENANTS}, headers=_NO_STORE)
@@ -47,6 +50,16 @@ def create_app(store: KeyStore, *, demo_tokens: bool = False, max_age: int = 60)
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _from_this_machine(scope: Scope) -> bool:
+    """Whether the connection itself is a loopback one, as kubectl port-forward's is; headers have no say in it."""
+    client = scope.get("client")
+    try:
+        address = ipaddress.ip_address(client[0] if client else "")
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def issue(tenant: str, key: SigningKey, now: int) -> str:

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "--demo-tokens",
         action="store_true",
         default=env.get("JWT_SERVER_DEMO_TOKENS") == "1",
-        help="hand out tokens at /tokens to everybody who can reach this port",
+        help="hand out tokens at /tokens to clients on this machine (kubectl port-forward)",
     )
     actions = commands.add_parser("keys", help="list, rotate or retire signing keys").add_subparsers(
         dest="action", required=True
@@ -82,7 +82,14 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(f"jwt-server: cannot listen on {arguments.host}:{arguments.port}: {error.strerror}", file=sys.stderr)
         return 2
     app = create_app(store, demo_tokens=arguments.demo_tokens, max_age=arguments.max_age)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who asks is who connects, whatever X-Forwarded-For says
+        timeout_graceful_shutdown=2,
+    )
     # uvicorn raises the signal again once it has stopped; being asked to stop is no error.
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
