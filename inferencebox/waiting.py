@@ -157,6 +157,17 @@ def eventually(
     return last
 
 
+def confirm(seen: T, check: Check) -> T:
+    """What has been seen must be as wanted; give it back. For what is so at once or never: `confirm(call(), check)`.
+
+    Raises:
+        Unmet: it is not.
+    """
+    if why := check(seen):
+        raise Unmet(why, 1, 0.0, seen)
+    return seen
+
+
 def consistently(probe: Callable[[], T], check: Check, seconds: float, every: float = 0.2) -> T:
     """Ask for so many seconds; the check must hold each time. Give the last observation.
 
