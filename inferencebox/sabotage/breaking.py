@@ -1,0 +1,82 @@
+"""One sabotage on a running platform: from the healthy platform to the broken one and back."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from inferencebox.platform import Platform
+from inferencebox.probes.kubernetes import Kube
+
+from .catalogue import Sabotage
+from .local import memory_file
+from .mechanisms import NoEffect, Scene
+from .remembered import Memory
+from .settling import VIEWS, Settling
+
+AT_ONCE_SECONDS = 1.0
+"""What the API server decides itself follows a change within its caches' delay."""
+EVERYWHERE = tuple(VIEWS)
+
+
+@dataclass
+class Healing:
+    """How it went to put things back."""
+
+    seconds: float = 0.0
+    problem: str = ""
+
+
+@contextmanager
+def broken(platform: Platform, sabotage: Sabotage) -> Iterator[Healing]:
+    """The platform is broken inside the block and healed after it; what is yielded says afterwards how that went.
+
+    Raises:
+        NoEffect: the break did not arrive (then the platform was healed again).
+    """
+    kube, memory = Kube(platform.kubeconfig), Memory.read(memory_file(platform.instance))
+    healing = Healing()
+    ends = ExitStack()
+    try:
+        settling = Settling(platform, sabotage.settle)
+        for mechanism in sabotage.how:
+            mechanism.apply(Scene(platform, kube, memory, ends))
+        _arrived(settling, sabotage)
+        yield healing
+    finally:
+        began = time.monotonic()
+        settling = Settling(platform, sabotage.settle)
+        healing.problem = _undo(ends, memory, kube)
+        if not settling.wait() and not healing.problem:
+            healing.problem = "the proxies were not told that it is over"
+        time.sleep(AT_ONCE_SECONDS)
+        healing.seconds = time.monotonic() - began
+
+
+def heal_leftovers(platform: Platform) -> int:
+    """Put back what a run that was killed had left broken. How many objects."""
+    memory = Memory.read(memory_file(platform.instance))
+    count = len(memory.deeds)
+    if count:
+        settling = Settling(platform, EVERYWHERE)
+        memory.undo(Kube(platform.kubeconfig))
+        settling.wait()
+    return count
+
+
+def _arrived(settling: Settling, sabotage: Sabotage) -> None:
+    if not settling.wait():
+        raise NoEffect(f"{sabotage.name} did not reach {' and '.join(sabotage.settle)}")
+    if not sabotage.settle:
+        time.sleep(AT_ONCE_SECONDS)
+
+
+def _undo(ends: ExitStack, memory: Memory, kube: Kube) -> str:
+    """Everything, even if a part of it fails; what failed first."""
+    problem = ""
+    for act in (ends.close, lambda: memory.undo(kube)):
+        try:
+            act()
+        except Exception as error:
+            problem = problem or f"{type(error).__name__}: {error}"
+    return problem

@@ -1,0 +1,149 @@
+"""The ways of breaking a platform. Each is data of the catalogue that can be applied; applied, it can be ended."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inferencebox.platform import Platform
+from inferencebox.probes.kubernetes import Kube
+
+from . import local
+from .documents import Document, append_at, remove_at, set_at
+from .remembered import Memory, identity
+from .rules import RULES
+from .tampering import Tampering, listed
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What mechanisms work on. What has to be ended or put back is entered in `ends` and `memory`."""
+
+    platform: Platform
+    kube: Kube
+    memory: Memory
+    ends: ExitStack
+
+
+class NoEffect(RuntimeError):
+    """A sabotage found nothing to break."""
+
+
+class _Mechanism(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Target(_Mechanism):
+    """Which objects: all of a kind, or those in some namespaces, of some names, or with these labels."""
+
+    kind: str
+    namespaces: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+
+    def concerns(self, document: Document) -> bool:
+        _, namespace, name = identity(document)
+        has = document["metadata"].get("labels") or {}
+        return (
+            (not self.namespaces or namespace in self.namespaces)
+            and (not self.names or name in self.names)
+            and all(has.get(key) == value for key, value in self.labels.items())
+        )
+
+
+class Change(Target):
+    """Change objects, those too that come while it lasts: set, append and remove by path, or a rule of `rules.py`."""
+
+    do: Literal["change"]
+    set: Mapping[str, Any] = {}
+    append: Mapping[str, Any] = {}
+    remove: tuple[str, ...] = ()
+    rule: str = ""
+    arguments: Mapping[str, Any] = {}
+
+    def breaking(self, document: Document) -> None:
+        for path in self.remove:
+            remove_at(document, path)
+        for path, value in self.set.items():
+            set_at(document, path, value)
+        for path, value in self.append.items():
+            append_at(document, path, value)
+        if self.rule:
+            RULES[self.rule](document, **self.arguments)
+
+    def apply(self, scene: Scene) -> None:
+        tampering = Tampering(scene.kube, self.kind, self.concerns, self.breaking, scene.memory)
+        scene.ends.callback(tampering.end)
+        tampering.begin()
+
+
+class Delete(Target):
+    """Delete what is there."""
+
+    do: Literal["delete"]
+
+    def apply(self, scene: Scene) -> None:
+        found = [document for document in listed(scene.kube, self.kind) if self.concerns(document)]
+        if not found:
+            raise NoEffect(f"there is no {self.kind} to delete")
+        for document in found:
+            scene.memory.note("deleted", document)
+            kind, namespace, name = identity(document)
+            scene.kube.delete(kind, name, namespace or None).require()
+
+
+class Create(_Mechanism):
+    """Add objects that should not be there."""
+
+    do: Literal["create"]
+    objects: tuple[Document, ...]
+
+    def apply(self, scene: Scene) -> None:
+        for document in self.objects:
+            scene.memory.note("created", document)
+            scene.kube.apply(document)[0].require()
+
+
+class Stop(_Mechanism):
+    """Stop a component."""
+
+    do: Literal["stop"]
+    component: str
+
+    def apply(self, scene: Scene) -> None:
+        scene.ends.callback(scene.platform.start, self.component)
+        scene.platform.stop(self.component)
+
+
+class Environment(_Mechanism):
+    """Run components with other settings. Names of components may end in `*`."""
+
+    do: Literal["environment"]
+    components: str
+    set: Mapping[str, str]
+
+    def apply(self, scene: Scene) -> None:
+        scene.ends.callback(local.with_settings(scene.platform, self.components, self.set))
+
+
+class Secrets(_Mechanism):
+    """Replace a Secret's certificate by one that somebody else signed."""
+
+    do: Literal["foreign-certificate"]
+    namespace: str
+    name: str
+    hosts: tuple[str, ...]
+
+    def apply(self, scene: Scene) -> None:
+        secret = scene.kube.get("Secret", self.name, self.namespace).require()
+        scene.memory.note("changed", secret)
+        scene.kube.replace({**secret, "data": {**secret["data"], **local.foreign_certificate(self.hosts)}}).require()
+
+
+Mechanism = Annotated[
+    Change | Delete | Create | Stop | Environment | Secrets,
+    Field(discriminator="do"),
+]
+Ending = Callable[[], None]
