@@ -157,9 +157,13 @@ class Kubectl:
         return done.stdout
 
     def apply(self, documents: list[dict[str, object]]) -> None:
-        """Server-side apply; conflicts are ours to win."""
+        """Server-side apply; conflicts are ours to win.
+
+        Without validation of fields: for it kubectl asks for the API's OpenAPI documents, which cost the API server
+        seconds of work to make. That our manifests have no unknown field is a scenario's business (OPS-11).
+        """
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-        self.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
+        self.run("apply", "--server-side", "--force-conflicts", "--validate=ignore", "-f", "-", stdin=text)
 
 
 class KubectlFailed(RuntimeError):
