@@ -4,6 +4,7 @@ capture rules.
 Runs inside the box: ``python -m inferencebox.providers.local.network`` reads a JSON list of pods to make or to remove.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pyroute2 import IPRoute, NetNS, netns
+from pyroute2 import IPRoute, NetlinkError, NetNS, netns
 
 BRIDGE = "pods"
 NODE_ADDRESS = "10.99.0.1"
@@ -58,14 +59,26 @@ def add(pods: Sequence[Pod], iptables: str) -> None:
                 _capture(pod, iptables)
 
 
-def remove(names: Sequence[str]) -> None:
-    for name in names:
-        netns.remove(name)
+def remove(pods: Sequence[Pod]) -> None:
+    """Also of pods that were made in part only. The kernel takes its time with a namespace; its cable goes at once,
+    so that the address can be given to another pod."""
+    with IPRoute() as route:
+        for pod in pods:
+            for index in route.link_lookup(ifname=_outside(pod)):
+                with contextlib.suppress(NetlinkError):
+                    route.link("del", index=index)
+            with contextlib.suppress(FileNotFoundError):
+                netns.remove(pod.name)
+
+
+def _outside(pod: Pod) -> str:
+    """Name of the bridge's end of the pod's cable."""
+    return "v" + pod.address.replace(".", "")[-12:]
 
 
 def _plug(route: IPRoute, bridge: int, pod: Pod) -> None:
     netns.create(pod.name)
-    outside = "v" + pod.address.replace(".", "")[-12:]
+    outside = _outside(pod)
     with NetNS(pod.name) as inside:
         route.link("add", ifname=outside, kind="veth", peer={"ifname": "eth0", "net_ns_fd": pod.name})
         index = route.link_lookup(ifname=outside)[0]
@@ -107,7 +120,7 @@ def main() -> None:
     if wanted["action"] == "add":
         add(pods, wanted["iptables"])
     else:
-        remove([pod.name for pod in pods])
+        remove(pods)
 
 
 if __name__ == "__main__":
