@@ -1,7 +1,6 @@
 """Two providers for one model: the second answers when the first cannot."""
 
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -38,8 +37,7 @@ def one_model_at(kube):
 def test_a_second_provider_steps_in(platform, tenant_b, own_model, one_model_at, gateway, story):
     """When the first provider of a model fails or is gone, the second answers the very same request."""
     with story.given("one model, served by a first provider and, if that fails, by a second"):
-        with ThreadPoolExecutor() as pool:
-            first, second = pool.map(lambda _: own_model(tenant_b.name, api="openai"), range(2))
+        first, second = (own_model(tenant_b.name, api="openai") for _ in range(2))
         chat = gateway.chat(one_model_at(tenant_b, first, second), tenant_b.token)
     by_first, by_second = (answered(200) & served_by(provider) for provider in (first, second))
 

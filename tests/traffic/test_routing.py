@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 from fixtures.scenario import scenario
 from inferencebox.checks import (
@@ -60,9 +59,7 @@ def test_the_tenant_decides_between_models_of_one_name(tenant_a, tenant_b, own_m
     """Two tenants have a model of the same name: who says its own tenant, as its token does, reaches its own model."""
     with story.given("a model of the same name in tenant A and in tenant B"):
         name = f"twin-{uuid.uuid4().hex[:6]}"
-        with ThreadPoolExecutor() as pool:
-            made = pool.map(lambda tenant: own_model(tenant.name, name=name), (tenant_a, tenant_b))
-        models = {model.tenant: model for model in made}
+        models = {tenant.name: own_model(tenant.name, name=name) for tenant in (tenant_a, tenant_b)}
     for tenant, other in ((tenant_a, tenant_b), (tenant_b, tenant_a)):
         own = answered(200) & served_by(models[tenant.name])
         ask = gateway.predict(name, tenant.token)
