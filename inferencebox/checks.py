@@ -176,6 +176,11 @@ def no_connection(*kinds: str) -> Check:
     return that(wish, lambda seen: seen.status is None and seen.error in allowed)
 
 
+def trusted() -> Check:
+    """Of a handshake: chain and name of the certificate verified against the authority given."""
+    return that("a trusted certificate", lambda seen: seen.trusted is True)
+
+
 def served_by(who: object) -> Check:
     """The replying replica belongs to ``who``: a replica's, app's or namespace's name, a Workload, several of these, or
     anything with a ``pods`` attribute (names of its replicas).

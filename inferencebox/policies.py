@@ -49,10 +49,10 @@ def model(tenant: str, name: str, api: str = "kserve") -> list[Document]:
     return [document for folder in folders for document in load(folder, values)]
 
 
-def models() -> list[dict[str, str]]:
-    """The models at bootstrap and those that the fixtures add, SPEC 1.4."""
+def models(*when: str) -> list[dict[str, str]]:
+    """The models at ``bootstrap`` and those that the ``fixtures`` add, SPEC 1.4; both when neither is named."""
     entries = _data(manifests_dir() / "models" / "models.yaml")
-    return [*entries["bootstrap"], *entries["fixtures"]]
+    return [each for moment in when or ("bootstrap", "fixtures") for each in entries[moment]]
 
 
 def batches(limits_name: str) -> list[list[Document]]:

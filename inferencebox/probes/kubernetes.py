@@ -321,9 +321,11 @@ class Kube:
     def patch(
         self, resource: str, name: str, namespace: str | None, change: "Document | Sequence[Document]"
     ) -> KubeReply:
-        """A merge patch (a mapping) or a JSON patch (a list of operations)."""
+        """A merge patch (a mapping) or a JSON patch (a list of operations). `node/status` means the subresource."""
         kind, media = ("merge", _MERGE) if isinstance(change, Mapping) else ("json", _JSON_PATCH)
-        words = ["patch", resource, name, f"--type={kind}", "-p", json.dumps(change)]
+        plural, _, subresource = resource.partition("/")
+        part = [f"--subresource={subresource}"] if subresource else []
+        words = ["patch", plural, name, *part, f"--type={kind}", "-p", json.dumps(change)]
         return self._on(resource, "PATCH", namespace, name, change, media, command=words)
 
     def delete(self, resource: str, name: str, namespace: str | None = None) -> KubeReply:
@@ -377,6 +379,7 @@ class Kube:
         command: Sequence[str] = (),
         api_version: str = "",
     ) -> KubeReply:
+        resource, _, subresource = resource.partition("/")
         found = self._discovery.find(resource, api_version)
         words = [*command, *_in(namespace if found is None or found.namespaced else None)]
         if found is None:
@@ -384,7 +387,7 @@ class Kube:
             return KubeReply(404, "NotFound", f"the server has no resource {known}", asked=self._command(words))
         if found.namespaced and namespace is None and (name or method == "POST"):
             namespace = "default"
-        path = found.path(namespace, name) + (f"?{urlencode(query)}" if query else "")
+        path = found.path(namespace, name, subresource) + (f"?{urlencode(query)}" if query else "")
         return self._send(method, path, body, media, words)
 
     def _send(

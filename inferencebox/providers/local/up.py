@@ -39,6 +39,8 @@ PROGRAMS = (
     "ai-gateway-controller", "ai-gateway-extproc", "ratelimit", "pilot-discovery", "pilot-agent", "envoy",
     "redis-server", "iptables",
 )  # fmt: skip
+# SEC-28: a wildcard stands for one label only, so the public host of the models (SPEC 1.2) is named
+EDGE_NAMES = ("localhost", "*.inference-in-a-box", "api.router.inference-in-a-box", "127.0.0.1")
 WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
 TIER_1_HTTP, TIER_1_HTTPS = 80, 443
 # GEO-01: where the second gateway of this platform is, as a node would say it
@@ -165,7 +167,7 @@ class Ascent:
     def make_box(self) -> None:
         names.write(self.state)
         box.create(self.state, box.project_python())
-        self.door.open()
+        self.door.open(self.options.owner)
 
     def plug_in(self) -> None:
         entries = load(manifests_dir() / "providers" / "local" / "workloads.yaml")
@@ -213,7 +215,7 @@ class Ascent:
         spaces = [objects.namespace(name) for name in (*objects.SYSTEM_NAMESPACES, policies.GATEWAY_NAMESPACE)]
         self.kubectl.apply([*spaces, *policies.tenant_namespaces()])
         authority = Authority.create("inferencebox edge")
-        edge = authority.issue("gateway", hosts=["localhost", "*.inference-in-a-box", "127.0.0.1"])
+        edge = authority.issue("gateway", hosts=EDGE_NAMES)
         (self.state / "edge-ca.crt").write_bytes(authority.pair.certificate)
         mesh_root = self.mesh.root_certificate.read_bytes()
         tier2 = self.mesh.issue_for("ns/istio-system/sa/istio-ingressgateway", policies.TIER_2_HOSTS)
