@@ -166,6 +166,7 @@ class Call:
         token: adds `Authorization: Bearer <token>`.
         host: the Host header; default the endpoint's.
         ca: certificate authority file for https; default the system's. `insecure` verifies nothing.
+        identity: PEM file with a client's certificate and its key, shown in the TLS handshake.
         sni: server name in the TLS handshake; default the endpoint's host.
         timeout: seconds for connecting, and for the whole reply.
         fresh: on a connection of its own.
@@ -184,6 +185,7 @@ class Call:
     host: str | None = None
     timeout: float = 10.0
     ca: Path | None = None
+    identity: Path | None = None
     sni: str | None = None
     insecure: bool = False
     fresh: bool = False
@@ -261,8 +263,7 @@ class Call:
         if self.content:
             words += ["--data-binary", self.content[:2000].decode("utf-8", "replace")]
         if self.endpoint.scheme == "https":
-            words += ["-k"] if self.insecure else ["--cacert", str(self.ca)] if self.ca else []
-            words += _connect_to(self)
+            words += _tls_options(self)
         return " ".join(_quote(w) for w in [*words, _hide_in_path(_curl_url(self))])
 
 
@@ -331,8 +332,10 @@ _pools_lock = threading.Lock()
 
 
 @lru_cache(maxsize=64)
-def _tls_context(ca: Path | None, changed: int, insecure: bool) -> ssl.SSLContext:
+def _tls_context(ca: Path | None, changed: int, insecure: bool, identity: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(ca) if ca else None)
+    if identity:
+        context.load_cert_chain(identity)
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -344,7 +347,7 @@ def _context_of(call: Call) -> ssl.SSLContext | None:
         return None
     if call.ca and not call.ca.is_file():
         raise SetupProblem(f"the certificate authority {call.ca} is not there", "bring the platform up again")
-    return _tls_context(call.ca, call.ca.stat().st_mtime_ns if call.ca else 0, call.insecure)
+    return _tls_context(call.ca, call.ca.stat().st_mtime_ns if call.ca else 0, call.insecure, call.identity)
 
 
 def _new_pool(context: ssl.SSLContext | None, keep: int) -> httpcore.ConnectionPool:
@@ -512,10 +515,12 @@ def _curl_url(call: Call) -> str:
     return f"{call.endpoint.scheme}://{host}:{call.endpoint.port}{call.path}"
 
 
-def _connect_to(call: Call) -> list[str]:
-    if not call.sni or call.endpoint.scheme != "https":
-        return []
-    return ["--connect-to", f"{call.sni}:{call.endpoint.port}:{call.endpoint.host}:{call.endpoint.port}"]
+def _tls_options(call: Call) -> list[str]:
+    words = ["-k"] if call.insecure else ["--cacert", str(call.ca)] if call.ca else []
+    words += ["--cert", str(call.identity)] if call.identity else []
+    if not call.sni:
+        return words
+    return [*words, "--connect-to", f"{call.sni}:{call.endpoint.port}:{call.endpoint.host}:{call.endpoint.port}"]
 
 
 def curl_argv(call: Call, request_id: str) -> list[str]:
@@ -530,8 +535,7 @@ def curl_argv(call: Call, request_id: str) -> list[str]:
     if call.method == "HEAD":
         argv += ["--head"]
     if call.endpoint.scheme == "https":
-        argv += ["-k"] if call.insecure else ["--cacert", str(call.ca)] if call.ca else []
-        argv += _connect_to(call)
+        argv += _tls_options(call)
     return [*argv, "-g", f"{_curl_url(call.with_(path=''))}/"]
 
 
