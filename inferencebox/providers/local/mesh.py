@@ -124,13 +124,20 @@ class Mesh:
         return Program("istiod", command, pod="istiod", env=env, cwd=self.home / "istiod")
 
     def sidecar(
-        self, workload: Workload, token: str, *, router: bool = False, certificate_life: str = "24h"
+        self,
+        workload: Workload,
+        token: str,
+        *,
+        router: bool = False,
+        certificate_life: str = "24h",
+        readiness: tuple[int, str] | None = None,
     ) -> Program:
         """The proxy of one workload (or the tier-2 gateway, ``router``); writes the files its agent expects.
 
         Args:
             token: Kubernetes token of the workload's service account for audience ``istio-ca``.
             certificate_life: life of its certificates as a Go duration (SEC-27).
+            readiness: port and path at which its agent asks the workload every second whether it is ready.
         """
         pod = pod_name(workload)
         self._write_agent_files(self.home / "proxies" / pod, token)
@@ -140,9 +147,8 @@ class Mesh:
             "--domain", f"{workload.namespace}.svc.{TRUST_DOMAIN}",
             "--proxyLogLevel=warning",
         ]  # fmt: skip
-        return Program(
-            f"{pod}.proxy", command, pod=pod, env=self._agent_env(workload, folder, certificate_life), cwd=folder
-        )
+        env = self._agent_env(workload, folder, certificate_life, readiness)
+        return Program(f"{pod}.proxy", command, pod=pod, env=env, cwd=folder)
 
     def _write_agent_files(self, folder: Path, token: str) -> None:
         for name in ("var/run/secrets/istio", "var/run/secrets/tokens", "var/lib/istio/envoy", "etc/istio/proxy"):
@@ -153,7 +159,9 @@ class Mesh:
         secret.touch(mode=0o600)
         secret.write_text(token)
 
-    def _agent_env(self, workload: Workload, folder: Path, certificate_life: str) -> dict[str, str]:
+    def _agent_env(
+        self, workload: Workload, folder: Path, certificate_life: str, readiness: tuple[int, str] | None
+    ) -> dict[str, str]:
         root = str(folder / "var/run/secrets/istio/root-cert.pem")
         config = {
             "binaryPath": str(self.binaries["envoy"]),
@@ -167,6 +175,12 @@ class Mesh:
                 "inclusionRegexps": [".*outlier_detection.*", ".*upstream_rq.*", ".*rbac.*", ".*ssl.*"]
             },
         }
+        entry: dict[str, str] = {}
+        if readiness:
+            port, path = readiness
+            ask = {"host": "127.0.0.1", "port": port, "path": path, "scheme": "HTTP"}
+            config["readinessProbe"] = {"periodSeconds": 1, "failureThreshold": 1, "httpGet": ask}
+            entry = {"ISTIO_META_WORKLOAD_ENTRY": workload.name}
         return {
             "POD_NAME": workload.name,
             "POD_NAMESPACE": workload.namespace,
@@ -184,6 +198,7 @@ class Mesh:
             "ISTIO_META_WORKLOAD_NAME": workload.app,
             "ISTIO_META_MESH_ID": TRUST_DOMAIN,
             "PROXY_CONFIG": json.dumps(config),
+            **entry,
         }
 
 
@@ -199,8 +214,8 @@ def _proxy_labels(workload: Workload) -> dict[str, str]:
     return {**workload.labels, **place}
 
 
-def workload_entry(workload: Workload) -> dict[str, object]:
-    """What tells Istio where the workload is and who it is."""
+def workload_entry(workload: Workload, readiness: bool = False) -> dict[str, object]:
+    """What tells Istio where the workload is and who it is; with `readiness`, that its agent must call it healthy."""
     spec: dict[str, object] = {
         "address": workload.address,
         "labels": dict(workload.labels),
@@ -211,7 +226,12 @@ def workload_entry(workload: Workload) -> dict[str, object]:
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadEntry",
-        "metadata": {"name": workload.name, "namespace": workload.namespace, "labels": dict(workload.labels)},
+        "metadata": {
+            "name": workload.name,
+            "namespace": workload.namespace,
+            "labels": dict(workload.labels),
+            "annotations": {"proxy.istio.io/health-checks-enabled": "true"} if readiness else {},
+        },
         "spec": spec,
     }
 

@@ -62,6 +62,11 @@ def _network(box: Box, message: bytes) -> None:
         raise SetupProblem(f"networks could not be made: {' '.join(last)}", "see `ibox doctor`")
 
 
+def ready_path(spec: WorkloadSpec) -> str:
+    """Where the program says whether it is ready."""
+    return "/v2/health/ready" if "model" in spec.program else "/health"
+
+
 def program(spec: WorkloadSpec, workload: Workload, models: Path) -> Program | None:
     """The process of ours that the replica runs; clients have none, they are run when asked."""
     if spec.program == "client":

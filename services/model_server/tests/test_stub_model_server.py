@@ -251,6 +251,14 @@ class TestControlPort:
         seen = [model.get("/v2").status_code for _ in range(100)]
         assert set(seen) == {200, 503}
 
+    def test_unready_says_so_and_answers_all_the_same(self, model, control):
+        control.put("/faults", json={"ready": 0})
+        assert model.get("/v2/health/ready").status_code == 503
+        assert model.get("/v2/health/live").status_code == 200
+        assert model.get("/v2/models/iris").status_code == 200
+        control.delete("/faults")
+        assert model.get("/v2/health/ready").status_code == 200
+
     @pytest.mark.parametrize("faults", ["x", "[]", '{"status": 1}', '{"fail_ratio": 2}', '{"dealy_ms": 1}'])
     def test_faults_that_make_no_sense_are_refused(self, control, faults):
         assert control.put("/faults", content=faults).status_code == 400

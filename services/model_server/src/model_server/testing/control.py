@@ -65,14 +65,16 @@ def create_control_app(records: Records) -> Starlette:
 
 
 def _faults(wanted: Any) -> Faults:
-    if not isinstance(wanted, dict) or not wanted.keys() <= {"delay_ms", "status", "fail_ratio"}:
-        raise ValueError("faults are an object with delay_ms, status, fail_ratio")
-    for name, low, high in (("delay_ms", 0, 3_600_000), ("status", 200, 599), ("fail_ratio", 0, 1)):
+    if not isinstance(wanted, dict) or not wanted.keys() <= {"delay_ms", "status", "fail_ratio", "ready"}:
+        raise ValueError("faults are an object with delay_ms, status, fail_ratio, ready")
+    numbers = (("delay_ms", 0, 3_600_000), ("status", 200, 599), ("fail_ratio", 0, 1), ("ready", 0, 1))
+    for name, low, high in numbers:
         value = wanted.get(name)
-        kinds = int if name == "status" else int | float
+        kinds = int if name in ("status", "ready") else int | float
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high):
             raise ValueError(f"{name} must be a number from {low} to {high}")
-    return Faults(wanted.get("delay_ms") or 0, wanted.get("status"), wanted.get("fail_ratio"))
+    ready = 1 if wanted.get("ready") is None else wanted["ready"]
+    return Faults(wanted.get("delay_ms") or 0, wanted.get("status"), wanted.get("fail_ratio"), ready)
 
 
 def _bad(problem: str) -> JSONResponse:

@@ -8,7 +8,7 @@ Faults asked for by the request itself:
   x-stub-echo      reply with what arrived, as /echo does, whatever the path
   x-stub-pace-ms   wait that long before each piece of a streamed reply but the first
 Faults set through the control port (`PUT /faults`) apply to every request, save the v2 health checks: those belong to
-the platform and are not its traffic.
+the platform and are not its traffic. Only `ready` is about them: the model runs, and never says that it is ready.
 """
 
 import asyncio
@@ -49,11 +49,15 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Faults:
-    """`status` without `fail_ratio` hits every request; `fail_ratio` without `status` replies 503."""
+    """`status` without `fail_ratio` hits every request; `fail_ratio` without `status` replies 503.
+
+    `ready` 0 makes the readiness check (and nothing else) reply 503.
+    """
 
     delay_ms: float = 0
     status: int | None = None
     fail_ratio: float | None = None
+    ready: int = 1
 
     def verdict(self) -> int | None:
         if self.fail_ratio is not None and random.random() >= self.fail_ratio:
@@ -150,7 +154,10 @@ class Instruments:
 
     def _planned(self, scope: Scope, headers: Headers, own: dict[str, str]) -> tuple[float, int | None]:
         """Seconds to wait and the status to fail with, if any."""
-        standing = Faults() if scope["path"].startswith("/v2/health/") else self.records.faults
+        standing = self.records.faults
+        if scope["path"].startswith("/v2/health/"):
+            unready = scope["path"] == "/v2/health/ready" and not standing.ready
+            standing = Faults(status=503 if unready else None)
         delay_ms = _number(headers, "x-stub-delay-ms", 0, 3_600_000) or standing.delay_ms
         status = _number(headers, "x-stub-status", 200, 599)
         fail_n = _number(headers, "x-stub-fail-n", 0, 1_000_000)
