@@ -2,25 +2,28 @@
 
 import base64
 import fnmatch
+import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inferencebox.errors import SetupProblem
 from inferencebox.paths import state_dir
 from inferencebox.pki import Authority
 from inferencebox.platform import Platform
 
-MARK = "exec "
-
-
-def with_settings(platform: Platform, components: str, settings: Mapping[str, str]) -> Callable[[], None]:
-    """Restart components with other environment variables; gives what undoes it."""
+if TYPE_CHECKING:
     from inferencebox.providers.local.platform import LocalPlatform
 
-    if not isinstance(platform, LocalPlatform):
-        raise SetupProblem(
-            "other settings can be given to components of the local platform only", "use --provider local"
-        )
+MARK = "exec "
+"""Where, in the script that supervisord runs, the program itself begins."""
+AGENT_PORT = 15020
+
+
+def with_settings(whole: Platform, components: str, settings: Mapping[str, str]) -> Callable[[], None]:
+    """Restart components with other environment variables; gives what undoes it."""
+    platform = _local(whole)
     names = [part.name for part in platform.components() if fnmatch.fnmatch(part.name, components)]
     scripts = {name: state_dir(platform.instance) / "programs" / f"{name}.sh" for name in names}
     before = {name: script.read_text() for name, script in scripts.items()}
@@ -31,14 +34,39 @@ def with_settings(platform: Platform, components: str, settings: Mapping[str, st
             scripts[name].write_text(texts[name])
         platform.supervisor.stop(*names)
         platform.supervisor.start(*names)
-        mesh = {f"{workload.namespace}.{workload.name}.proxy": workload for workload in platform.workloads()}
         for name in names:
-            if name in mesh:
-                pod = name.removesuffix(".proxy")
-                platform.readiness.http(name, "127.0.0.1", 15020, "/healthz/ready", pod)
+            if name.endswith(".proxy"):
+                platform.readiness.http(name, "127.0.0.1", AGENT_PORT, "/healthz/ready", name.removesuffix(".proxy"))
 
     run({name: text.replace(MARK, exports + MARK, 1) for name, text in before.items()})
     return lambda: run(before)
+
+
+def freeze(platform: Platform, component: str) -> Callable[[], None]:
+    """Stop a component's process without ending it; gives what undoes it."""
+    supervisor = _local(platform).supervisor
+    supervisor.signal(component, "STOP")
+    return lambda: supervisor.signal(component, "CONT")
+
+
+def forgetful(platform: Platform, component: str, folder: str) -> Callable[[], None]:
+    """Whenever the component starts it finds its folder empty; gives what undoes it and starts it as it was."""
+    supervisor, state = _local(platform).supervisor, state_dir(platform.instance)
+    script, kept, aside = state / "programs" / f"{component}.sh", state / folder, state / f"{folder}.before-sabotage"
+    text = script.read_text()
+    shutil.copytree(kept, aside, dirs_exist_ok=True)
+    script.write_text(text.replace(MARK, f"rm -rf {shlex.quote(str(kept))}/*\n{MARK}", 1))
+
+    def undo() -> None:
+        script.write_text(text)
+        if _files(kept) != _files(aside):
+            supervisor.stop(component)
+            shutil.rmtree(kept)
+            shutil.copytree(aside, kept)
+            platform.start(component)
+        shutil.rmtree(aside)
+
+    return undo
 
 
 def foreign_certificate(hosts: tuple[str, ...]) -> dict[str, str]:
@@ -46,6 +74,18 @@ def foreign_certificate(hosts: tuple[str, ...]) -> dict[str, str]:
     issued = Authority.create("somebody else").issue("gateway", hosts=list(hosts))
     data = {"tls.crt": issued.certificate, "tls.key": issued.key}
     return {name: base64.b64encode(value).decode() for name, value in data.items()}
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _local(platform: Platform) -> "LocalPlatform":
+    from inferencebox.providers.local.platform import LocalPlatform
+
+    if not isinstance(platform, LocalPlatform):
+        raise SetupProblem("this sabotage reaches into processes of the local platform", "use --provider local")
+    return platform
 
 
 def memory_file(instance: str) -> Path:

@@ -1,6 +1,7 @@
 """The ways of breaking a platform. Each is data of the catalogue that can be applied; applied, it can be ended."""
 
-from collections.abc import Callable, Mapping
+import fnmatch
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -36,7 +37,7 @@ class _Mechanism(BaseModel):
 
 
 class Target(_Mechanism):
-    """Which objects: all of a kind, or those in some namespaces, of some names, or with these labels."""
+    """Which objects: all of a kind, or those in some namespaces, of some names (`own-*`), or with these labels."""
 
     kind: str
     namespaces: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ class Target(_Mechanism):
         has = document["metadata"].get("labels") or {}
         return (
             (not self.namespaces or namespace in self.namespaces)
-            and (not self.names or name in self.names)
+            and (not self.names or any(fnmatch.fnmatch(name, pattern) for pattern in self.names))
             and all(has.get(key) == value for key, value in self.labels.items())
         )
 
@@ -117,6 +118,27 @@ class Stop(_Mechanism):
         scene.platform.stop(self.component)
 
 
+class Freeze(_Mechanism):
+    """Leave a component's process alive but let it do nothing."""
+
+    do: Literal["freeze"]
+    component: str
+
+    def apply(self, scene: Scene) -> None:
+        scene.ends.callback(local.freeze(scene.platform, self.component))
+
+
+class Forget(_Mechanism):
+    """A component loses what it keeps in a folder of the platform's state, each time it starts."""
+
+    do: Literal["forget"]
+    component: str
+    folder: str
+
+    def apply(self, scene: Scene) -> None:
+        scene.ends.callback(local.forgetful(scene.platform, self.component, self.folder))
+
+
 class Environment(_Mechanism):
     """Run components with other settings. Names of components may end in `*`."""
 
@@ -143,7 +165,6 @@ class Secrets(_Mechanism):
 
 
 Mechanism = Annotated[
-    Change | Delete | Create | Stop | Environment | Secrets,
+    Change | Delete | Create | Stop | Freeze | Forget | Environment | Secrets,
     Field(discriminator="do"),
 ]
-Ending = Callable[[], None]

@@ -1,0 +1,146 @@
+"""Breaks the platform in one way at a time and sees who notices."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from inferencebox import providers
+from inferencebox.errors import SetupProblem
+from inferencebox.platform import Platform
+from inferencebox.providers.options import PlatformOptions
+from inferencebox.release import DEFAULT_RELEASE
+
+from .breaking import broken, heal_leftovers
+from .catalogue import Catalogue, Sabotage
+from .mechanisms import NoEffect
+from .outcomes import Outcome, Record
+from .suite import Suite, Verdict
+
+PATIENCE = 0.4
+"""Under a sabotage scenarios wait that much shorter for what does not come; those that pass healthy with it."""
+RECOVERY_SECONDS = 90.0
+RECOVERY_PAUSE = 5.0
+
+
+class Teller(Protocol):
+    """Is told what happens."""
+
+    def healthy(self, verdicts: dict[str, Verdict]) -> None: ...
+    def begins(self, sabotage: Sabotage, number: int, of: int) -> None: ...
+    def ended(self, outcome: Outcome) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclass
+class Runner:
+    """One run over some sabotages.
+
+    Args:
+        record: where outcomes are kept; those that are in it already are not tried again.
+        instance: name of the platform, which is brought up if it is not there.
+    """
+
+    catalogue: Catalogue
+    suite: Suite
+    record: Record
+    tell: Teller
+    instance: str
+    brought_up: bool = False
+    patience: dict[str, float] = field(default_factory=dict)
+    unwell: dict[str, str] = field(default_factory=dict)
+
+    def run(self, sabotages: Sequence[Sabotage]) -> None:
+        """Healthy first, then each sabotage."""
+        todo = [each for each in sabotages if each.name not in self.record.outcomes]
+        platform = self._platform()
+        self._baseline(todo)
+        for number, sabotage in enumerate(todo, 1):
+            self.tell.begins(sabotage, number, len(todo))
+            outcome = self._one(platform, sabotage)
+            self.record.add(outcome)
+            self.tell.ended(outcome)
+            if outcome.healing:
+                platform = self._anew()
+
+    def expected(self, sabotage: str) -> list[str]:
+        """Scenarios that say they notice it."""
+        return [claim.id for claim in self.suite.claims.values() if sabotage in claim.sabotage]
+
+    def _platform(self) -> Platform:
+        try:
+            platform = providers.attach(self.instance)
+        except SetupProblem:
+            return self._anew()
+        if healed := heal_leftovers(platform):
+            self.tell.note(f"healed {healed} objects that an earlier run had left broken")
+        return platform
+
+    def _anew(self) -> Platform:
+        self.tell.note(f"bringing up a platform ({self.instance})")
+        providers.close_platform(self.instance)
+        self.brought_up = True
+        return providers.open_platform("local", self.instance, DEFAULT_RELEASE, PlatformOptions())
+
+    def _baseline(self, sabotages: Sequence[Sabotage]) -> None:
+        """Who is green on the healthy platform, and with how much patience."""
+        concerned = [name for sabotage in sabotages for name in self.expected(sabotage.name)]
+        wanted = dict.fromkeys(
+            [*concerned, *self._there(self.catalogue.bystanders), *self._there(self.catalogue.canaries)]
+        )
+        quick = self.suite.run(wanted, PATIENCE)
+        self.patience = {name: PATIENCE for name, seen in quick.items() if seen.verdict == "passed"}
+        slow = self.suite.run([name for name, seen in quick.items() if seen.verdict not in ("passed", "not exercised")])
+        self.patience |= {name: 1.0 for name, seen in slow.items() if seen.verdict == "passed"}
+        healthy = {**quick, **slow}
+        self.unwell = {
+            name: f"{seen.verdict}: {seen.first_line}" for name, seen in healthy.items() if seen.verdict != "passed"
+        }
+        self.tell.healthy(healthy)
+
+    def _one(self, platform: Platform, sabotage: Sabotage) -> Outcome:
+        began = time.monotonic()
+        named = self.expected(sabotage.name)
+        outcome = Outcome(
+            sabotage.name,
+            expected=[name for name in named if name not in self.unwell],
+            left_out={name: self.unwell[name] for name in named if name in self.unwell},
+            allowed=dict(sabotage.collateral),
+        )
+        if outcome.expected:
+            try:
+                with broken(platform, sabotage) as healing:
+                    outcome.verdicts = self._ask([*outcome.expected, *self._bystanders(sabotage)])
+                outcome.healing = healing.problem
+            except NoEffect as problem:
+                outcome.problem = str(problem)
+            except Exception as problem:
+                outcome.healing = f"{type(problem).__name__}: {problem}"
+            outcome.healing = outcome.healing or self._recover()
+        outcome.seconds = round(time.monotonic() - began, 1)
+        return outcome
+
+    def _ask(self, names: Sequence[str]) -> dict[str, Verdict]:
+        found: dict[str, Verdict] = {}
+        for patience in sorted({self.patience[name] for name in names}):
+            found |= self.suite.run([name for name in names if self.patience[name] == patience], patience)
+        return found
+
+    def _bystanders(self, sabotage: Sabotage) -> list[str]:
+        named = self.expected(sabotage.name)
+        there = self._there(self.catalogue.bystanders)
+        return [name for name in there if name not in (*named, *self.unwell, *sabotage.collateral)]
+
+    def _recover(self) -> str:
+        """Until the canaries are green; why they are not."""
+        canaries = [name for name in self._there(self.catalogue.canaries) if name not in self.unwell]
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while True:
+            seen = self.suite.run(canaries, PATIENCE)
+            red = {name: each for name, each in seen.items() if each.verdict != "passed"}
+            if not red or time.monotonic() > deadline:
+                return "; ".join(f"{name} is {each.verdict}: {each.first_line}" for name, each in red.items())
+            time.sleep(RECOVERY_PAUSE)
+
+    def _there(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name in self.suite.claims]
