@@ -1,0 +1,163 @@
+"""Canary releases (TRF-30 to TRF-33): shares of traffic by weight, promotion, rollback, a canary that is not ready.
+
+Shares are judged by a sequential test with error rates of 1e-3 both ways (`inferencebox.splits`), on replies that came
+through both gateways with a genuine token; the arm is the version that the replying replica names.
+"""
+
+import pytest
+
+from fixtures.gateway import Gateway
+from fixtures.models import OwnModel, OwnModelFactory
+from fixtures.scenario import scenario
+from fixtures.story import Story
+from fixtures.tenants import Tenant
+from inferencebox.checks import at_most, from_version, refused
+from inferencebox.splits import judge_replies
+from inferencebox.traffic import Stream, Window, burst
+from inferencebox.waiting import Timeouts, eventually
+
+NEEDS = ("gateway", "mesh.traffic", "models", "workloads")
+AT_MOST_ASKED = 8000
+TRY = "x-try"
+
+
+@pytest.fixture
+def releasing(own_model: OwnModelFactory, tenant_c: Tenant) -> OwnModel:
+    """A model of tenant C with an old version that serves, and a new one beside it without a share."""
+    return own_model(tenant_c.name, {"v1": 1, "v2": 1})
+
+
+@scenario("TRF-30", needs=NEEDS, sabotage="weights.swapped", seconds=20)
+def test_a_canary_gets_the_share_it_was_given(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+) -> None:
+    """A canary of 10 % gets 10 % of the requests, and the old version the rest, counted at the replicas that reply.
+
+    Tolerated are 7 to 13 %: a share off by 3 points (or more) passes with a probability of at most 1e-3, a right one is
+    called wrong with at most 1e-3. That takes 2000 replies on average; 8000 without a decision are a failure.
+    """
+    with story.given("an old and a new version of a model, and a share of 10 % for the new one"):
+        model = own_model(tenant_a.name, {"v1": 1, "v2": 1})
+        model.weights({"v1": 90, "v2": 10})
+        story.note("what the VirtualService says (a note, not the proof)", str(model.weights_now()))
+    call = gateway.predict(model, tenant_a.token).called("a prediction")
+    with story.given("the change has reached the gateway: the canary answers"):
+        eventually(call.with_(quiet=True), from_version("v2"))
+    with story.when("clients ask through both gateways"):
+        for replica in model.replicas:
+            replica.reset()
+        verdict = judge_replies(call, {"v1": 0.9, "v2": 0.1}, delta=0.03, cap=AT_MOST_ASKED)
+        story.plot("who replied", verdict.plot)
+    with story.then("the canary had between 7 and 13 %"):
+        assert verdict.ok, verdict.reason
+    with story.then("and its replica counted as many requests as it was credited with"):
+        arrived = sum(replica.concurrency()["total"] for replica in model.replicas_of("v2"))
+        beyond = arrived - verdict.counts["v2"]  # asked already when the verdict was clear
+        assert 0 <= beyond <= 8, f"wanted {verdict.counts['v2']} arrivals (and at most 8 more) at v2, got {arrived}"
+
+
+@scenario("TRF-31", needs=NEEDS, sabotage="weights.frozen", seconds=20)
+def test_promotion_moves_the_traffic_step_by_step_without_an_error(
+    releasing: OwnModel, gateway: Gateway, tenant_c: Tenant, story: Story
+) -> None:
+    """A canary promoted to 50 %, then to 100 %, gets these shares, no request fails, and at 100 % the old version is out.
+
+    Half is judged to within 10 points, all to within 3: error rates 1e-3, so some 500 and 230 replies.
+    """
+    call = gateway.predict(releasing, tenant_c.token).called("a prediction")
+    with Stream(call, rate=20) as stream:
+        with story.given("clients ask steadily while the canary has 10 %"):
+            releasing.weights({"v1": 90, "v2": 10})
+            eventually(call.with_(quiet=True), from_version("v2"))
+        with story.when("it is promoted to 50 %"):
+            stream.mark("50 %")
+            releasing.weights({"v1": 50, "v2": 50})
+            eventually(call.with_(quiet=True), from_version("v2"), streak=4, every=0.005)  # by chance at 10 %: 1e-4
+        with story.then("half of the replies come from it"):
+            half = judge_replies(call, {"v1": 0.5, "v2": 0.5}, delta=0.1, cap=AT_MOST_ASKED)
+            story.plot("at 50 %", half.plot)
+            assert half.ok, half.reason
+        with story.when("it is promoted to 100 %"):
+            stream.mark("100 %")
+            releasing.weights({"v1": 0, "v2": 100})
+            eventually(call.with_(quiet=True), from_version("v2"), streak=20, every=0.02)
+            stream.mark("converged")
+        with story.then("not one reply comes from the old version any more"):
+            whole = judge_replies(call, {"v2": 1.0}, delta=0.03, cap=AT_MOST_ASKED)
+            assert whole.ok, whole.reason
+            assert stream.window("converged").by_version.keys() == {"v2"}, stream.window("converged").by_version
+    with story.then("and no request failed across the changes"):
+        story.plot("requests across both promotions", stream.plot())
+        _assert_unbroken(stream.window())
+
+
+@scenario("TRF-32", needs=NEEDS, sabotage="weights.frozen", seconds=10)
+def test_rollback_returns_everybody_to_the_old_version(
+    releasing: OwnModel, gateway: Gateway, tenant_c: Tenant, story: Story
+) -> None:
+    """After a rollback everybody is back on the old version within 30 s, and no request fails meanwhile."""
+    call = gateway.predict(releasing, tenant_c.token).called("a prediction")
+    with Stream(call, rate=40) as stream:
+        with story.given("half of the traffic is on the new version"):
+            releasing.weights({"v1": 50, "v2": 50})
+            eventually(call.with_(quiet=True), from_version("v2"))
+            half = judge_replies(call, {"v1": 0.5, "v2": 0.5}, delta=0.2, cap=AT_MOST_ASKED)
+            assert half.ok, half.reason
+        with story.when("the release is rolled back"):
+            rolled_back = stream.mark("rollback")
+            releasing.weights({"v1": 100, "v2": 0})
+            eventually(
+                call.with_(quiet=True), from_version("v1"), streak=30, every=0.02, within=Timeouts.current().rollback
+            )
+            stream.mark("back")
+        with story.then("not one reply comes from the new version any more"):
+            whole = judge_replies(call, {"v1": 1.0}, delta=0.03, cap=AT_MOST_ASKED)
+            assert whole.ok, whole.reason
+        window = stream.window("rollback")
+        story.plot("requests across the rollback", stream.plot())
+    with story.then("that took less than 30 s"):
+        last = max((sample.start for sample in window.samples if sample.version == "v2"), default=rolled_back)
+        story.note("last request that met the new version", f"{1000 * (last - rolled_back):.0f} ms after the rollback")
+        slow = at_most(Timeouts.current().rollback)(last - rolled_back)
+        assert slow is None, f"the new version still replied late after the rollback: {slow} s"
+    with story.then("and no request failed: the error window is 0 ms"):
+        story.note("error window", f"{window.error_window_ms:.0f} ms of {window.requests} requests")
+        _assert_unbroken(stream.window())
+
+
+@scenario("TRF-33", needs=NEEDS, sabotage="readiness.ignored", seconds=15)
+def test_a_canary_that_does_not_get_ready_gets_no_traffic(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_c: Tenant, story: Story
+) -> None:
+    """A broken canary, one that is not ready, gets not one request, and the old version serves everybody.
+
+    Its readiness check fails; it would answer if it were asked. Tier 2 has nowhere to send the canary's share of 3 %
+    and says so; tier 1 tries again up to three times, so a client sees an error with a probability of 0.03 ** 4 per
+    request: 2.4e-4 over the 300 here.
+    """
+    with story.given("a canary beside the version that serves; whoever asks for it gets it"):
+        model = own_model(tenant_c.name, {"v1": 1, "v2": 1}, readiness=True)
+        (canary,) = model.replicas_of("v2")
+        model.weights({"v1": 100, "v2": 0}, pinned={(TRY, "early"): "v2"})
+        call = gateway.predict(model, tenant_c.token).called("a prediction")
+        eventually(call.adding((TRY, "early")).called("a prediction by the canary"), from_version("v2"), streak=2)
+    with story.when("its readiness check fails, and it is given 3 % of the traffic all the same"):
+        canary.fault(ready=0)
+        model.weights({"v1": 97, "v2": 3}, pinned={(TRY, "late"): "v2"})
+        asked_for = call.adding((TRY, "late")).called("a prediction by the broken canary")
+        eventually(asked_for, refused(503, by="no-healthy-upstream", at="tier-2"), streak=2)
+        canary.reset()
+        window = burst(call, 300, parallel=4)
+    with story.then("the old version answered every request"):
+        assert window.errors == 0, f"wanted 300 answers, got {window}"
+        assert window.by_version == {"v1": window.requests}, f"wanted v1 only, got {window.by_version}"
+    with story.then("and not one reached the canary"):
+        arrived = [each for each in canary.arrivals() if not each["path"].startswith("/v2/health")]
+        assert not arrived, f"wanted no request at the canary, got {len(arrived)}"
+    with story.then("once it is ready it can be had again"):
+        canary.heal()
+        eventually(asked_for, from_version("v2"), streak=2)
+
+
+def _assert_unbroken(window: Window) -> None:
+    assert window.errors == 0, f"wanted no error across the change, got {window}"
