@@ -39,8 +39,11 @@ PROGRAMS = (
     "ai-gateway-controller", "ai-gateway-extproc", "ratelimit", "pilot-discovery", "pilot-agent", "envoy",
     "redis-server", "iptables",
 )  # fmt: skip
-# SEC-28: a wildcard stands for one label only, so the public host of the models (SPEC 1.2) is named
-EDGE_NAMES = ("localhost", "*.inference-in-a-box", "api.router.inference-in-a-box", "127.0.0.1")
+# SEC-28: a wildcard stands for one label, and OpenSSL (curl) takes none right below a top level: hosts of SPEC 1.2 by name
+EDGE_NAMES = (
+    "localhost", "127.0.0.1", "*.inference-in-a-box", "api.router.inference-in-a-box", "console.inference-in-a-box",
+    *(f"{tenant['tenant']}.inference-in-a-box" for tenant in policies.tenants()),
+)  # fmt: skip
 WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
 TIER_1_HTTP, TIER_1_HTTPS = 80, 443
 # GEO-01: where the second gateway of this platform is, as a node would say it
@@ -132,7 +135,7 @@ class Ascent:
             "networks": dag.Step(self.plug_in, ["box"]),
             "services": dag.Step(self.start_services, ["files", "networks", "models"]),
             "base": dag.Step(self.apply_base, ["kubernetes", "networks"]),
-            "istiod": dag.Step(self.start_istiod, ["base"]),
+            "istiod": dag.Step(self.start_istiod, ["base", "services"]),
             "ai-gateway": dag.Step(self.start_ai_gateway, ["base", "services"]),
             "policies": dag.Step(self.apply_policies, ["base"]),
             "envoy-gateway": dag.Step(self.start_envoy_gateway, ["policies", "ai-gateway"]),
@@ -233,6 +236,9 @@ class Ascent:
         self.kubectl.apply([*secrets, *accounts, objects.webhook(self.gateways.webhook_authority)])
 
     def start_istiod(self) -> None:
+        # an istiod that cannot fetch the keys takes fake ones and asks again after a minute
+        _, port, path = HEALTH["jwt-server"]
+        self.readiness.http("jwt-server", PODS["jwt-server"], port, path)
         self.supervisor.add([self.mesh.istiod()])
         self.supervisor.start("istiod")
         self.readiness.http("istiod", PODS["istiod"], 8080, "/ready")
