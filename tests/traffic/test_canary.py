@@ -60,7 +60,7 @@ def test_a_canary_gets_the_share_it_was_given(
 def test_promotion_moves_the_traffic_step_by_step_without_an_error(
     releasing: OwnModel, gateway: Gateway, tenant_c: Tenant, story: Story
 ) -> None:
-    """A canary promoted to 50 %, then to 100 %, gets these shares, no request fails, and at 100 % the old version is out.
+    """A canary promoted to 50 %, then 100 %, gets these shares, no request fails, and at 100 % the old version is out.
 
     Half is judged to within 10 points, all to within 3: error rates 1e-3, so some 500 and 230 replies.
     """
