@@ -58,7 +58,7 @@ def test_an_experiment_splits_evenly_and_a_group_stays_with_its_variant(
 def test_a_blue_green_switch_moves_everybody_at_once(
     own_model: OwnModelFactory, gateway: Gateway, tenant_b: Tenant, story: Story
 ) -> None:
-    """One switch from blue to green: 10 s later nobody meets the old version, and no request failed meanwhile.
+    """One switch from blue to green: 10 s later nobody meets the old version, and no request failed meanwhile."""
     with story.given("blue serves; green stands beside it with nobody on it"):
         model = own_model(tenant_b.name, BOTH)
     call = gateway.predict(model, tenant_b.token).called("a prediction")
@@ -90,7 +90,7 @@ def test_a_blue_green_switch_moves_everybody_at_once(
 def test_two_versions_can_be_addressed_by_name_and_the_first_restored(
     own_model: OwnModelFactory, gateway: Gateway, tenant_b: Tenant, story: Story
 ) -> None:
-    """`latest` and `prev` each lead to their version, whoever has the traffic, and the first can be restored.
+    """`latest` and `prev` each lead to their version, whoever has the traffic, and the first can be restored."""
     tags = {(TAG, "latest"): "v2", (TAG, "prev"): "v1"}
     with story.given("a new version beside the one that serves, each with a name"):
         model = own_model(tenant_b.name, BOTH)
