@@ -39,7 +39,7 @@ PROGRAMS = (
     "ai-gateway-controller", "ai-gateway-extproc", "ratelimit", "pilot-discovery", "pilot-agent", "envoy",
     "redis-server", "iptables",
 )  # fmt: skip
-# SEC-28: a wildcard stands for one label, and OpenSSL (curl) takes none right below a top level: hosts of SPEC 1.2 by name
+# SEC-28: by name what a wildcard does not say: it stands for one label, and OpenSSL takes none below a top level
 EDGE_NAMES = (
     "localhost", "127.0.0.1", "*.inference-in-a-box", "api.router.inference-in-a-box", "console.inference-in-a-box",
     *(f"{tenant['tenant']}.inference-in-a-box" for tenant in policies.tenants()),
@@ -236,7 +236,8 @@ class Ascent:
         self.kubectl.apply([*secrets, *accounts, objects.webhook(self.gateways.webhook_authority)])
 
     def start_istiod(self) -> None:
-        # an istiod that cannot fetch the keys takes fake ones and asks again after a minute
+        # an istiod that cannot fetch the keys twice gives fake ones to all and never asks again by itself (1.26.2,
+        # pilot/pkg/model/jwks_resolver.go: a failed refresh forgets an entry without a key)
         _, port, path = HEALTH["jwt-server"]
         self.readiness.http("jwt-server", PODS["jwt-server"], port, path)
         self.supervisor.add([self.mesh.istiod()])
