@@ -4,7 +4,18 @@ import datetime as dt
 import uuid
 
 from fixtures.scenario import scenario
-from inferencebox.checks import answered, at_least, attribute, equals, every, matches, no_connection, refused, that
+from inferencebox.checks import (
+    answered,
+    at_least,
+    attribute,
+    equals,
+    every,
+    matches,
+    no_connection,
+    refused,
+    that,
+    trusted,
+)
 from inferencebox.platform import Endpoint
 from inferencebox.probes.http import Call
 from inferencebox.probes.kubernetes import service_account
@@ -197,7 +208,7 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
             with story.then(f"{pod.namespace}/{pod.name} shows a certificate of its own"):
                 shown = Tls(platform.reach(pod.address, SERVER_PORT), ca=platform.mesh_ca, alpn=("istio",))()
                 identity = f"spiffe://cluster.local/ns/{pod.namespace}/sa/{pod.service_account}"
-                confirm(shown, attribute("spiffe", equals(identity)) & attribute("trusted", equals(True)))
+                confirm(shown, attribute("spiffe", equals(identity)) & trusted())
                 left = shown.expires - dt.datetime.now(dt.UTC)
                 assert left <= DAY, f"the certificate of {pod.name} is good for {left} more, wanted 24 h at most"
                 assert shown.lifetime <= DAY + CLOCK_SKEW, f"the certificate of {pod.name} lives {shown.lifetime}"
@@ -218,7 +229,7 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
             assert renewed.serial != first.serial
             over = that("past the first one's end", lambda now: now > first.expires)
             eventually(lambda: dt.datetime.now(dt.UTC), over, within=2 * SHORT, every=0.5)
-            later = confirm(shake(), attribute("trusted", equals(True)))
+            later = confirm(shake(), trusted())
         with story.then("a newer one is there, by the same authority for the same identity"):
             assert (later.spiffe, later.issuer) == (first.spiffe, first.issuer)
             assert later.serial != first.serial, "the certificate was not renewed"

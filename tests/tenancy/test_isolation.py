@@ -144,3 +144,39 @@ def test_the_same_model_name_in_every_tenant(tenants, gateway, own_model, story)
         with story.then(f"{other}'s token is refused at {owner}'s URL, and nothing reaches the model"):
             seen = eventually(url.predict(name, other.token), refused(403, by="rbac", at="tier-1"))
             confirm(model.arrivals(request_id=seen.request_id)(), equals(0))
+
+
+@scenario(
+    "TEN-14",
+    needs=("gateway.jwt", "ai-gateway"),
+    sabotage="bootstrap.tenant-b-has-a-model",
+    exclusive=True,
+    seconds=3,
+)
+def test_tenant_b_starts_without_a_model(platform, tenants, tenant_b, gateway, kube, story):
+    """But for the models that the tests add, tenant B has none, while tenants A and C have theirs."""
+    added = {each["model"] for each in policies.models("fixtures") if each["tenant"] == "tenant-b"}
+    at_bootstrap = {tenant.model.name: tenant for tenant in tenants if tenant is not tenant_b}
+    with story.given(f"the models that the tests add for B: {', '.join(sorted(added))}; they answer"):
+        eventually(gateway.get(f"/v1/models/{tenant_b.model.name}", tenant_b.token), answered(200))
+    with story.then("B has no other route, Service or replica of a model"):
+        for kind in ("httproute", "aigatewayroute", "service", "virtualservice"):
+            found = {_model_of(each) for each in kube.list(kind, "tenant-b").items}
+            confirm(sorted(found - added), equals([]))
+        running = {pod.app for pod in platform.workloads("tenant-b") if pod.app != tenant_b.client.app}
+        confirm(sorted(running - added), equals([]))
+    with story.then("its list of models has no other"):
+        listed = confirm(gateway.get("/v1/models", tenant_b.token)(), answered(200)).json()["data"]
+        confirm(sorted({each["id"] for each in listed} - added), equals([]))
+    url = gateway.at("tenant-b.inference-in-a-box")
+    for name, owner in at_bootstrap.items():
+        with story.then(f"{owner} has {name}, and at B's URL there is no such model"):
+            eventually(gateway.get(f"/v1/models/{name}", owner.token), answered(200) & served_by(owner.model))
+            confirm(url.get(f"/v1/models/{name}", tenant_b.token)(), refused(404) & ~served_by(owner.model))
+
+
+def _model_of(document: dict[str, Any]) -> str:
+    """The model that a route or Service is for, by its label; without one, by its name."""
+    metadata = document["metadata"]
+    labels = metadata.get("labels") or {}
+    return str(labels.get("model") or labels.get("app") or metadata["name"])
