@@ -90,4 +90,6 @@ def listed(kube: Kube, kind: str) -> list[Document]:
 
 def _print_of(document: Document) -> str:
     """Tells whether two documents want the same."""
-    return json.dumps({key: value for key, value in content(document).items() if key != "metadata"}, sort_keys=True)
+    wanted = content(document)
+    facts = {key: wanted["metadata"].get(key) or {} for key in ("labels", "annotations")}
+    return json.dumps({**wanted, "metadata": facts}, sort_keys=True)

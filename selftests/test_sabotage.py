@@ -1,0 +1,216 @@
+"""The sabotage catalogue against the scenarios; the runner with a fake platform and a fake suite."""
+
+import json
+from contextlib import contextmanager
+
+import pytest
+import yaml
+from rich.console import Console
+
+from inferencebox.errors import SetupProblem
+from inferencebox.sabotage import runner as running
+from inferencebox.sabotage.breaking import Healing
+from inferencebox.sabotage.catalogue import catalogue
+from inferencebox.sabotage.mechanisms import Change, NoEffect
+from inferencebox.sabotage.outcomes import Outcome, Record
+from inferencebox.sabotage.rules import RULES
+from inferencebox.sabotage.runner import PATIENCE, Runner
+from inferencebox.sabotage.settling import VIEWS
+from inferencebox.sabotage.suite import Claim, Verdict, claims, verdicts
+from inferencebox.sabotage.terminal import Terminal
+
+GREEN, RED = Verdict("passed"), Verdict("failed", "wanted 403, got 200")
+
+
+@pytest.fixture(scope="module")
+def claimed():
+    return claims()
+
+
+# --- the catalogue and the scenarios
+
+
+def test_every_sabotage_that_a_scenario_names_is_in_the_catalogue(claimed):
+    known = catalogue().sabotages
+    unknown = {claim.id: [name for name in claim.sabotage if name not in known] for claim in claimed.values()}
+    assert {name: missing for name, missing in unknown.items() if missing} == {}
+
+
+def test_every_sabotage_is_named_by_a_scenario_or_says_why_not_yet(claimed):
+    named = {name for claim in claimed.values() for name in claim.sabotage}
+    waiting = {name for name, sabotage in catalogue().sabotages.items() if sabotage.pending}
+    assert set(catalogue().sabotages) - named <= waiting
+
+
+def test_bystanders_and_canaries_are_scenarios(claimed):
+    assert {*catalogue().bystanders, *catalogue().canaries} <= set(claimed)
+
+
+def test_the_catalogue_uses_rules_and_views_that_there_are():
+    for sabotage in catalogue().sabotages.values():
+        assert set(sabotage.settle) <= set(VIEWS)
+        assert set(sabotage.collateral) <= set(catalogue().bystanders)
+        for mechanism in sabotage.how:
+            if isinstance(mechanism, Change) and mechanism.rule:
+                assert mechanism.rule in RULES
+
+
+def test_sabotages_are_chosen_by_name_or_beginning():
+    assert [each.name for each in catalogue().choose(("quota.removed",))] == ["quota.removed"]
+    assert {each.name.partition(".")[0] for each in catalogue().choose(("limits.*",))} == {"limits"}
+    with pytest.raises(SetupProblem, match=r"no sabotage 'nothing'"):
+        catalogue().choose(("nothing",))
+
+
+# --- outcomes
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"verdicts": {"A": RED, "B": GREEN}}, "killed"),
+        ({"verdicts": {"A": GREEN}}, "survived"),
+        ({"verdicts": {"A": Verdict("error", "no platform")}}, "survived"),
+        ({"verdicts": {"A": RED, "B": RED}}, "unrelated red"),
+        ({"verdicts": {"A": RED, "B": RED}, "allowed": {"B": "uses it"}}, "killed"),
+        ({"verdicts": {"A": RED}, "healing": "still refused"}, "not healed"),
+        ({"problem": "it did not reach tier-1"}, "no effect"),
+        ({"expected": []}, "nobody asked"),
+    ],
+)
+def test_the_verdict_on_a_sabotage(changes, word):
+    assert Outcome(**{"sabotage": "s", "expected": ["A"], **changes}).word == word
+
+
+def test_outcomes_are_kept_for_the_report_and_for_going_on(tmp_path):
+    outcome = Outcome("limits.lifted", ["TRF-10"], {"TRF-10": RED, "INF-01": GREEN})
+    Record(tmp_path).add(outcome)
+    drawn = yaml.safe_load((tmp_path / "kill-matrix.yaml").read_text())
+    assert drawn["matrix"] == {"limits.lifted": {"TRF-10": "failed", "INF-01": "passed"}}
+    assert drawn["expected"] == {"limits.lifted": ["TRF-10"]}
+    assert drawn["first_line"] == {"limits.lifted": {"TRF-10": "wanted 403, got 200"}}
+    assert Record.resume(tmp_path).outcomes == {"limits.lifted": outcome}
+
+
+def test_of_a_scenario_with_several_tests_the_worst_counts(tmp_path):
+    events = [
+        {"event": "verdict", "scenario": "A", "verdict": word, "seconds": 1} for word in ("passed", "failed", "passed")
+    ]
+    (tmp_path / "run.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert verdicts(tmp_path)["A"].verdict == "failed"
+
+
+# --- the runner
+
+
+class FakeSuite:
+    """Scenarios that know what is broken."""
+
+    def __init__(self, **noticing):
+        self.claims = {name: Claim(name, f"t.py::{name}", name, tuple(what), 1) for name, what in noticing.items()}
+        self.broken, self.runs, self.sick, self.slow = "", [], set(), set()
+
+    def run(self, names, patience=1.0):
+        names = list(names)
+        self.runs.append((self.broken, patience, names))
+        return {name: self._verdict(name, patience) for name in names}
+
+    def _verdict(self, name, patience):
+        if name in self.sick or (name in self.slow and patience < 1):
+            return Verdict("failed", "sick anyway")
+        return RED if self.broken and self.broken in self.claims[name].sabotage else GREEN
+
+
+@pytest.fixture
+def run_all(monkeypatch, tmp_path):
+    """Runs some sabotages of the catalogue over a fake suite."""
+
+    def make(suite, *names, problem="", effect=True):
+        @contextmanager
+        def broken(_platform, sabotage):
+            if not effect:
+                raise NoEffect(f"{sabotage.name} did not reach tier-1")
+            suite.broken, healing = sabotage.name, Healing()
+            yield healing
+            suite.broken, healing.problem = "", problem
+
+        opened = []
+        monkeypatch.setattr(running, "broken", broken)
+        monkeypatch.setattr(running, "heal_leftovers", lambda _platform: 0)
+        monkeypatch.setattr(running.providers, "attach", lambda instance: instance)
+        monkeypatch.setattr(running.providers, "close_platform", opened.append)
+        monkeypatch.setattr(running.providers, "open_platform", lambda *_: "new")
+        record = Record.resume(tmp_path)
+        console = Console(record=True, width=200, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+        runner = Runner(catalogue(), suite, record, Terminal(console), "fake")
+        runner.run(catalogue().choose(names))
+        return record.outcomes, opened, console.export_text()
+
+    return make
+
+
+STANDING = {"INF-01": (), "SEC-28": (), "SEC-01": (), "SEC-02": ()}
+
+
+def test_a_sabotage_is_killed_by_those_who_promise_it(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    outcomes, opened, told = run_all(suite, "quota.removed")
+    assert outcomes["quota.removed"].word == "killed"
+    assert not opened
+    assert "TEN-06 notices: wanted 403, got 200" in told
+
+
+def test_healthy_first_and_canaries_after(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    run_all(suite, "quota.removed")
+    broken = [run[0] for run in suite.runs if run[2]]
+    assert broken == ["", "quota.removed", ""]
+    assert suite.runs[-1][2] == ["SEC-01", "SEC-02"]
+
+
+def test_a_scenario_that_is_red_anyway_is_left_out(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"], "TEN-07": ["quota.removed"]})
+    suite.sick = {"TEN-07"}
+    outcomes, _, told = run_all(suite, "quota.removed")
+    assert outcomes["quota.removed"].expected == ["TEN-06"]
+    assert outcomes["quota.removed"].left_out == {"TEN-07": "failed: sick anyway"}
+    assert "TEN-07: sick anyway" in told
+
+
+def test_a_scenario_that_needs_its_time_gets_it(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    suite.slow = {"TEN-06"}
+    outcomes, _, _ = run_all(suite, "quota.removed")
+    assert outcomes["quota.removed"].word == "killed"
+    asked = {patience: names for broken, patience, names in suite.runs if broken}
+    assert asked == {PATIENCE: ["INF-01", "SEC-28"], 1.0: ["TEN-06"]}
+
+
+def test_who_does_not_notice_is_told(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    suite._verdict = lambda *_: GREEN
+    outcomes, _, told = run_all(suite, "quota.removed")
+    assert outcomes["quota.removed"].survived == ["TEN-06"]
+    assert "TEN-06 does not notice (passed)" in told
+
+
+def test_a_sabotage_without_effect_is_no_kill(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    outcomes, _, _ = run_all(suite, "quota.removed", effect=False)
+    assert outcomes["quota.removed"].word == "no effect"
+
+
+def test_a_platform_that_is_not_healed_is_brought_up_anew(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    outcomes, opened, _ = run_all(suite, "quota.removed", problem="the quota is gone")
+    assert outcomes["quota.removed"].word == "not healed"
+    assert opened == ["fake"]
+
+
+def test_a_run_goes_on_where_it_ended(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"], "TEN-07": ["limit-range.removed"]})
+    run_all(suite, "quota.removed")
+    suite.runs.clear()
+    outcomes, _, _ = run_all(suite, "quota.removed", "limit-range.removed")
+    assert set(outcomes) == {"quota.removed", "limit-range.removed"}
+    assert not [run for run in suite.runs if run[0] == "quota.removed"]

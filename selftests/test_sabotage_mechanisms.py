@@ -1,0 +1,221 @@
+"""Mechanisms of sabotage on an API in memory: what they break, for whom, and that all is as before afterwards."""
+
+import copy
+from contextlib import ExitStack
+from unittest.mock import Mock
+
+import pytest
+from fake_kube import FakeKube
+
+from inferencebox.checks import equals
+from inferencebox.sabotage.documents import append_at, content, remove_at, set_at
+from inferencebox.sabotage.mechanisms import Change, Create, Delete, NoEffect, Scene, Stop
+from inferencebox.sabotage.remembered import Memory, NotHealed
+from inferencebox.sabotage.rules import freeze_shares, ignore_headers, lift_limit, swap_shares
+from inferencebox.waiting import eventually
+
+
+def shares(name="canary", namespace="tenant-a", **weights):
+    route = [{"destination": {"subset": version}, "weight": weight} for version, weight in weights.items()]
+    metadata = {"name": name, "namespace": namespace}
+    return {"kind": "VirtualService", "metadata": metadata, "spec": {"http": [{"route": route}]}}
+
+
+def weights_of(document):
+    return [share["weight"] for share in document["spec"]["http"][0]["route"]]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Makes a scene over some objects; all is put back by `heal`."""
+
+    def make(*documents):
+        kube = FakeKube(*documents)
+        memory, ends, platform = Memory(tmp_path / "sabotage.json"), ExitStack(), Mock()
+        scene = Scene(platform, kube, memory, ends)
+
+        def heal():
+            ends.close()
+            memory.undo(kube)
+
+        return kube, scene, heal
+
+    return make
+
+
+# --- places in documents
+
+
+def test_a_path_names_places_in_lists_and_mappings():
+    document = {"spec": {"http": [{"timeout": "1s"}, {}], "labels": {"a/b": 1}}}
+    set_at(document, "/spec/http/*/timeout", "9s")
+    remove_at(document, "/spec/labels/a~1b")
+    append_at(document, "/spec/http", {"new": True})
+    assert document == {"spec": {"http": [{"timeout": "9s"}, {"timeout": "9s"}, {"new": True}], "labels": {}}}
+
+
+def test_a_path_that_leads_nowhere_changes_nothing():
+    document = {"spec": {}}
+    set_at(document, "/spec/cors/allowOrigins", ["*"])
+    remove_at(document, "/spec/jwt/providers/*/audiences")
+    assert document == {"spec": {}}
+
+
+# --- change
+
+
+def test_a_change_is_undone_to_the_letter(stage):
+    kube, scene, heal = stage(shares(v1=90, v2=10))
+    before = content(kube.objects["VirtualService", "tenant-a", "canary"])
+    Change(do="change", kind="VirtualService", rule="swap_shares").apply(scene)
+    assert weights_of(kube.objects["VirtualService", "tenant-a", "canary"]) == [10, 90]
+    heal()
+    assert content(kube.objects["VirtualService", "tenant-a", "canary"]) == before
+
+
+def test_a_change_concerns_what_it_names(stage):
+    kube, scene, heal = stage(shares("own-1", v1=90, v2=10), shares("other", v1=90, v2=10))
+    Change(do="change", kind="VirtualService", names=["own-*"], rule="swap_shares").apply(scene)
+    assert weights_of(kube.objects["VirtualService", "tenant-a", "other"]) == [90, 10]
+    assert weights_of(kube.objects["VirtualService", "tenant-a", "own-1"]) == [10, 90]
+    heal()
+
+
+def test_objects_that_come_or_change_meanwhile_are_broken_too(stage):
+    kube, scene, heal = stage()
+    Change(do="change", kind="VirtualService", rule="swap_shares").apply(scene)
+    kube.put(shares("new", v1=80, v2=20))
+
+    def now():
+        return weights_of(kube.objects["VirtualService", "tenant-a", "new"])
+
+    eventually(now, equals([20, 80]), within=5)
+    kube.put(shares("new", v1=70, v2=30))
+    eventually(now, equals([30, 70]), within=5)
+    heal()
+    assert now() == [70, 30], "what its owner wanted last"
+
+
+def test_what_is_broken_once_is_not_broken_back(stage):
+    kube, scene, heal = stage(shares(v1=90, v2=10))
+    Change(do="change", kind="VirtualService", rule="swap_shares").apply(scene)
+    kube.put(copy.deepcopy(kube.objects["VirtualService", "tenant-a", "canary"]))  # a write that wants nothing new
+    kube.put(shares("later", v1=60, v2=40))
+    eventually(lambda: weights_of(kube.objects["VirtualService", "tenant-a", "later"]), equals([40, 60]), within=5)
+    assert weights_of(kube.objects["VirtualService", "tenant-a", "canary"]) == [10, 90]
+    heal()
+
+
+def test_after_the_end_new_objects_are_left_alone(stage):
+    kube, scene, heal = stage(shares(v1=90, v2=10))
+    Change(do="change", kind="VirtualService", rule="swap_shares").apply(scene)
+    heal()
+    kube.put(shares("after", v1=80, v2=20))
+    assert weights_of(kube.objects["VirtualService", "tenant-a", "after"]) == [80, 20]
+
+
+def test_an_object_that_its_test_has_removed_needs_no_healing(stage):
+    kube, scene, heal = stage(shares(v1=90, v2=10))
+    Change(do="change", kind="VirtualService", rule="swap_shares").apply(scene)
+    kube.delete("VirtualService", "canary", "tenant-a")
+    heal()
+    assert not kube.objects
+
+
+# --- delete, create, stop
+
+
+def test_what_was_deleted_comes_back(stage):
+    quota = {
+        "kind": "ResourceQuota",
+        "metadata": {"name": "tenant", "namespace": "tenant-a"},
+        "spec": {"hard": {"pods": "20"}},
+    }
+    kube, scene, heal = stage(quota)
+    Delete(do="delete", kind="ResourceQuota").apply(scene)
+    assert not kube.objects
+    heal()
+    assert kube.spec("ResourceQuota", "tenant", "tenant-a") == quota["spec"]
+
+
+def test_nothing_to_delete_is_no_sabotage(stage):
+    _, scene, _ = stage()
+    with pytest.raises(NoEffect, match="no ResourceQuota"):
+        Delete(do="delete", kind="ResourceQuota").apply(scene)
+
+
+def test_what_was_created_goes(stage):
+    kube, scene, heal = stage()
+    Create(do="create", objects=[{"kind": "ClusterRole", "apiVersion": "v1", "metadata": {"name": "s"}}]).apply(scene)
+    assert len(kube.objects) == 1
+    heal()
+    assert not kube.objects
+
+
+def test_a_stopped_component_is_started_again(stage):
+    _, scene, heal = stage()
+    Stop(do="stop", component="kube-scheduler").apply(scene)
+    scene.platform.stop.assert_called_once_with("kube-scheduler")
+    scene.platform.start.assert_not_called()
+    heal()
+    scene.platform.start.assert_called_once_with("kube-scheduler")
+
+
+def test_a_run_that_was_killed_is_healed_by_the_next(stage, tmp_path):
+    kube, scene, _ = stage(shares(v1=90, v2=10), shares("gone", v1=1, v2=2))
+    Change(do="change", kind="VirtualService", names=["canary"], rule="swap_shares").apply(scene)
+    Delete(do="delete", kind="VirtualService", names=["gone"]).apply(scene)
+    Memory.read(tmp_path / "sabotage.json").undo(kube)
+    assert weights_of(kube.objects["VirtualService", "tenant-a", "canary"]) == [90, 10]
+    assert ("VirtualService", "tenant-a", "gone") in kube.objects
+    assert Memory.read(tmp_path / "sabotage.json").deeds == []
+    scene.ends.close()
+
+
+def test_what_cannot_be_put_back_is_said_and_stays_remembered(stage, tmp_path):
+    kube, scene, heal = stage(shares(v1=90, v2=10))
+    Change(do="change", kind="VirtualService", rule="swap_shares").apply(scene)
+    kube.replace = Mock(return_value=Mock(ok=False, cause="schema", __str__=lambda _: "422 by schema"))
+    with pytest.raises(NotHealed, match="canary could not be put back: 422"):
+        heal()
+    assert len(Memory.read(tmp_path / "sabotage.json").deeds) == 1
+
+
+# --- rules
+
+
+def test_shares_of_one_version_alone_are_not_swapped():
+    document = shares(v1=100, v2=0)
+    swap_shares(document)
+    assert weights_of(document) == [100, 0]
+
+
+def test_frozen_shares_stay_with_the_first():
+    document = shares(v1=0, v2=100)
+    freeze_shares(document)
+    assert weights_of(document) == [100, 0]
+
+
+@pytest.mark.parametrize(("which", "number"), [("tenant", 0), ("jwt", 1), ("global", 2), ("tokens", 3)])
+def test_one_limit_is_lifted_and_no_other(which, number):
+    def by(*names):
+        return [{"headers": [{"name": name, "type": "Distinct"} for name in names]}]
+
+    rules = [
+        {"clientSelectors": by("x-tenant"), "limit": {"requests": 5}},
+        {"clientSelectors": by("x-tenant", "x-jwt-sub"), "limit": {"requests": 5}},
+        {"limit": {"requests": 5}},
+        {"clientSelectors": by("x-tenant", "x-ai-eg-model"), "limit": {"requests": 5}, "cost": {"response": {}}},
+    ]
+    lift_limit({"spec": {"rateLimit": {"global": {"rules": rules}}}}, which)
+    assert [rule["limit"]["requests"] > 5 for rule in rules] == [index == number for index in range(4)]
+
+
+def test_headers_no_longer_choose():
+    path, header = {"path": {"value": "/a"}}, {"headers": [{"name": "x"}]}
+    route = {"spec": {"rules": [{"matches": [path, {**path, **header}]}]}}
+    ignore_headers(route)
+    assert route["spec"]["rules"][0]["matches"] == [path]
+    rules = {"spec": {"http": [{"match": [header], "route": "pinned"}, {"route": "shares"}]}}
+    ignore_headers(rules)
+    assert rules["spec"]["http"] == [{"route": "shares"}]
