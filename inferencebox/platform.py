@@ -35,6 +35,7 @@ class WorkloadSpec:
         mesh: whether it has a sidecar.
         service_account: identity; default the app's name.
         certificate_life: life of its sidecar's certificates, as a Go duration (SEC-27).
+        readiness: whether the mesh sends it traffic only while it says that it is ready, as a pod's readiness probe does.
     """
 
     namespace: str
@@ -48,6 +49,7 @@ class WorkloadSpec:
     mesh: bool = True
     service_account: str = ""
     certificate_life: str = "24h"
+    readiness: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,19 @@ class Workload:
 
 @dataclass(frozen=True)
 class ComponentStatus:
-    """One part of the platform as the supervisor (or the cluster) sees it. ``state`` is running, stopped or failed."""
+    """One part of the platform as the supervisor (or the cluster) sees it.
+
+    Args:
+        state: running, stopped or failed.
+        added: a replica that came after the platform was up (a test's own).
+    """
 
     name: str
     state: str
     pid: int | None = None
     log: Path | None = None
     detail: str = ""
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class Platform(ABC):
     instance: str
     release: str
     capabilities: Mapping[str, str | None]
+    endpoints: Mapping[str, Endpoint]
     kubeconfig: Path
     logs: Path
     edge_ca: Path

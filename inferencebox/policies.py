@@ -71,7 +71,10 @@ def batches(limits_name: str) -> list[list[Document]]:
     shared = [*load(root / "mesh"), *load(root / "models" / "platform.yaml")]
     return [
         [document for document in gateway if document["kind"] == "Namespace"],
-        [document for document in gateway if document["kind"] != "Namespace"] + traffic("traffic", [GATEWAY_TARGET], values),
+        [
+            *(document for document in gateway if document["kind"] != "Namespace"),
+            *traffic("traffic", [GATEWAY_TARGET], values),
+        ],
         [*per_tenant, *shared],
         per_model,
     ]

@@ -27,6 +27,7 @@ CAPABILITIES: dict[str, str | None] = {
     "kubernetes.scheduler": None,
     "outages": None,
     "logs": None,
+    "processes": None,
     "pods": NO_KUBELET,
     "autoscaling": NO_KNATIVE,
     "networkpolicy": NO_KUBELET,

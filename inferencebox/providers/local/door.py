@@ -49,13 +49,17 @@ class Door:
             ) from None
         return int(reply["port"])
 
-    def open(self) -> None:
-        """Start the door process unless one answers."""
+    def open(self, owner: int | None = None) -> None:
+        """Start the door process unless one answers.
+
+        Args:
+            owner: process at whose end the whole platform is to be taken down.
+        """
         if self._answers():
             return
         log = (self._state / "logs" / "door.log").open("ab")
         subprocess.Popen(
-            [str(project_python()), "-m", __name__, str(self._state)],
+            [str(project_python()), "-m", __name__, str(self._state), *([str(owner)] if owner else [])],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -175,7 +179,8 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def keep(state: Path) -> None:
+async def keep(state: Path, owner: int | None) -> None:
+    """Keep the door open until the box ends; end the box when its owner does."""
     box = find(state)
     if box is None:
         raise SystemExit("there is no box to lead into")
@@ -184,13 +189,17 @@ async def keep(state: Path) -> None:
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(doorkeeper.command, path=str(path))
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(os.pidfd_open(box.pid), ended.set)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(os.pidfd_open(box.pid), ended.set)
+    if owner is not None:
+        loop.add_reader(os.pidfd_open(owner), box.kill)
     async with server:
         await ended.wait()
 
 
 def main() -> None:
-    asyncio.run(keep(Path(sys.argv[1])))
+    state, *owner = sys.argv[1:]
+    asyncio.run(keep(Path(state), int(owner[0]) if owner else None))
 
 
 if __name__ == "__main__":

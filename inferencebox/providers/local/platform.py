@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -66,8 +67,12 @@ class LocalPlatform(Platform):
     def kubectl(self) -> Kubectl:
         return Kubectl(self._binaries["kubectl"], self.kubeconfig)
 
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:  # type: ignore[override]  # read-only; attribute in the base class
+        return self.record.endpoints
+
     def endpoint(self, name: str) -> Endpoint:
-        endpoints = self.record.endpoints
+        endpoints = self.endpoints
         if name not in endpoints:
             raise SetupProblem(f"the local platform has no entrance {name!r}", f"known: {', '.join(sorted(endpoints))}")
         return endpoints[name]
@@ -106,6 +111,7 @@ class LocalPlatform(Platform):
             placed = workloads.place(specs, [workload.address for workload in record.workloads])
             added.extend(placed)
             record.workloads.extend(placed)
+            record.added.extend(pod_name(workload) for workload in placed)
 
         self._file.change(enter)
         try:
@@ -117,17 +123,16 @@ class LocalPlatform(Platform):
         return added
 
     def remove_workloads(self, workloads_: Sequence[Workload]) -> None:
-        for workload in workloads_:
-            self.supervisor.forget(*self._programs_of(workload))
-        entries = [f"{workload.name}.{workload.namespace}" for workload in workloads_ if workload.mesh]
-        for entry in entries:
-            name, namespace = entry.rsplit(".", 1)
-            self.kubectl.run("delete", "workloadentry", name, "-n", namespace, "--ignore-not-found", "--wait=false")
+        self.supervisor.forget(*(name for workload in workloads_ for name in self._programs_of(workload)))
+        for namespace in {workload.namespace for workload in workloads_ if workload.mesh}:
+            names_ = [each.name for each in workloads_ if each.mesh and each.namespace == namespace]
+            self.kubectl.run("delete", "workloadentry", *names_, "-n", namespace, "--ignore-not-found", "--wait=false")
         workloads.unplug(self.box, workloads_)
         gone = {(workload.namespace, workload.name) for workload in workloads_}
 
         def leave(record: Record) -> None:
             record.workloads = [each for each in record.workloads if (each.namespace, each.name) not in gone]
+            record.added = [pod for pod in record.added if tuple(pod.split(".", 1)) not in gone]
 
         self._file.change(leave)
 
@@ -136,7 +141,8 @@ class LocalPlatform(Platform):
         meshed = [workload for _, workload in placed if workload.mesh]
         accounts = [objects.service_account(each.namespace, each.service_account) for each in meshed]
         if meshed:
-            self.kubectl.apply([*accounts, *(workload_entry(each) for each in meshed)])
+            entries = [workload_entry(workload, spec.readiness) for spec, workload in placed if workload.mesh]
+            self.kubectl.apply([*accounts, *entries])
         programs = self.programs(placed) if start_programs else []
         programs += self.sidecars(placed)
         self.supervisor.add(programs)
@@ -150,13 +156,17 @@ class LocalPlatform(Platform):
 
     def sidecars(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> list[Program]:
         mesh = self.mesh
-        meshed = [workload for _, workload in placed if workload.mesh]
-        lives = {(spec.namespace, spec.name): spec.certificate_life for spec, _ in placed}
+        meshed = [(spec, workload) for spec, workload in placed if workload.mesh]
         with ThreadPoolExecutor(4) as pool:
-            tokens = pool.map(self.token_for, meshed)
+            tokens = pool.map(self.token_for, [workload for _, workload in meshed])
             return [
-                mesh.sidecar(workload, token, certificate_life=lives.get((workload.namespace, workload.name), "24h"))
-                for workload, token in zip(meshed, tokens, strict=True)
+                mesh.sidecar(
+                    workload,
+                    token,
+                    certificate_life=spec.certificate_life,
+                    readiness=(workloads.MODEL_PORT, workloads.ready_path(spec)) if spec.readiness else None,
+                )
+                for (spec, workload), token in zip(meshed, tokens, strict=True)
             ]
 
     def token_for(self, workload: Workload) -> str:
@@ -173,8 +183,7 @@ class LocalPlatform(Platform):
             if workload.mesh:
                 ready.http(f"{pod}.proxy", "127.0.0.1", AGENT_STATUS_PORT, "/healthz/ready", pod)
             if spec.program != "client":
-                path = "/v2/health/ready" if "model" in spec.program else "/health"
-                ready.http(pod, "127.0.0.1", workloads.MODEL_PORT, path, pod)
+                ready.http(pod, "127.0.0.1", workloads.MODEL_PORT, workloads.ready_path(spec), pod)
 
     @property
     def mesh(self) -> Mesh:
@@ -202,7 +211,8 @@ class LocalPlatform(Platform):
         return processes.running(self.box, Release.load(self.release), self._binaries, names_)
 
     def components(self) -> list[ComponentStatus]:
-        return self.supervisor.status()
+        added = set(self.record.added)
+        return [replace(each, added=each.name.removesuffix(".proxy") in added) for each in self.supervisor.status()]
 
     def diagnose(self) -> dict[str, str]:
         """What to look at when something is wrong: what does not run, and the ends of the logs that matter."""

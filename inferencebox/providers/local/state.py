@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint, Workload
 
 
@@ -20,6 +21,7 @@ class Record:
         capabilities: name -> nothing, or why it is not there.
         binaries: program -> path.
         workloads: replicas that run now.
+        added: pods that came after the platform was up.
         layers: seconds that each layer took to come up.
     """
 
@@ -28,6 +30,7 @@ class Record:
     capabilities: dict[str, str | None] = field(default_factory=dict)
     binaries: dict[str, str] = field(default_factory=dict)
     workloads: list[Workload] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
     layers: dict[str, float] = field(default_factory=dict)
 
 
@@ -40,14 +43,20 @@ class RecordFile:
 
     def read(self) -> Record:
         raw = json.loads(self._path.read_text())
-        return Record(
-            release=raw["release"],
-            endpoints={name: Endpoint(**value) for name, value in raw["endpoints"].items()},
-            capabilities=raw["capabilities"],
-            binaries=raw["binaries"],
-            workloads=[Workload(**value) for value in raw["workloads"]],
-            layers=raw["layers"],
-        )
+        try:
+            return Record(
+                release=raw["release"],
+                endpoints={name: Endpoint(**value) for name, value in raw["endpoints"].items()},
+                capabilities=raw["capabilities"],
+                binaries=raw["binaries"],
+                workloads=[Workload(**value) for value in raw["workloads"]],
+                added=raw["added"],
+                layers=raw["layers"],
+            )
+        except (KeyError, TypeError):
+            raise SetupProblem(
+                f"{self._path} was written by another version of this program", "ibox down, then ibox up"
+            ) from None
 
     def write(self, record: Record) -> None:
         partial = self._path.with_suffix(".new")

@@ -1,5 +1,6 @@
 """Processes of the box, run by supervisord: one launcher script, one log file and one entry per program."""
 
+import http.client
 import shlex
 import time
 import xmlrpc.client
@@ -131,6 +132,15 @@ class Supervisor:
                 (self._state / "programs" / f"{name}{suffix}").unlink(missing_ok=True)
 
     def status(self) -> list[ComponentStatus]:
+        """Every program.
+
+        Raises:
+            SetupProblem: supervisord is gone, and with it the box.
+        """
+        try:
+            entries = self._rpc.getAllProcessInfo()
+        except (OSError, http.client.HTTPException) as problem:
+            raise SetupProblem(f"the local platform is gone ({problem})", "run `ibox up` again") from None
         return [
             ComponentStatus(
                 name=entry["name"],
@@ -139,7 +149,7 @@ class Supervisor:
                 log=self.log(entry["name"]),
                 detail=entry["spawnerr"] or entry["description"],
             )
-            for entry in self._rpc.getAllProcessInfo()
+            for entry in entries
         ]
 
     def require_running(self, name: str) -> None:

@@ -1,9 +1,12 @@
 """Brings the local platform up: a graph of steps, as much as possible at the same time."""
 
 import base64
+import contextlib
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import yaml
 
 from inferencebox import policies
+from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
 from inferencebox.manifests import load
 from inferencebox.paths import manifests_dir, state_dir
@@ -328,22 +332,46 @@ class Ascent:
 def bring_up(
     instance: str, release: Release, options: PlatformOptions, progress: Progress, listener: dag.Listener
 ) -> LocalPlatform:
-    """A platform that is up when this returns; one that was up already is left as it is."""
+    """A platform that is up when this returns; one that was up already is left as it is.
+
+    One that somebody is bringing up is waited for; half of one, left by a run that was killed, is cleared away.
+    """
     state = state_dir(instance)
-    if box.find(state) is not None:
-        Door(state).open()
-        return LocalPlatform(instance)
-    clear(instance)
     state.mkdir(parents=True, exist_ok=True)
-    supervisor.write_config(state)
-    ascent = Ascent(instance, release, options, progress)
+    with _alone(state):
+        if box.find(state) is not None and _is_complete(state):
+            Door(state).open()
+            return LocalPlatform(instance)
+        take_down(instance)
+        state.mkdir(parents=True, exist_ok=True)
+        supervisor.write_config(state)
+        ascent = Ascent(instance, release, options, progress)
+        try:
+            timeline = dag.run(ascent.steps(), listener)
+        except BaseException:
+            take_down(instance, keep_logs=True)
+            raise
+        RecordFile(state).change(lambda record: record.layers.update(timeline.seconds))
+        return LocalPlatform(instance)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Nobody else brings this platform up meanwhile. The kernel lets go for a process that was killed."""
+    folder = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        timeline = dag.run(ascent.steps(), listener)
-    except BaseException:
-        take_down(instance, keep_logs=True)
-        raise
-    RecordFile(state).change(lambda record: record.layers.update(timeline.seconds))
-    return LocalPlatform(instance)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _is_complete(state: Path) -> bool:
+    """Whether its bring-up came to its end: only then the record says how long each layer took."""
+    try:
+        return bool(RecordFile(state).read().layers)
+    except (OSError, ValueError, SetupProblem):
+        return False
 
 
 def take_down(instance: str, keep_logs: bool = False) -> None:
