@@ -194,7 +194,7 @@ def test_allure_results_tell_the_same_story(run: Run, tmp_path: Path) -> None:
     one = next(result for result in results if result["name"].startswith("TRF-30"))
     labels = {(label["name"], label["value"]) for label in one["labels"]}
     assert labels >= {
-        ("epic", "traffic"),
+        ("epic", "Traffic"),
         ("feature", "canary"),
         ("story", "TRF-30"),
         ("layer", "B"),

@@ -63,14 +63,14 @@ def _test(writer: Writer, result: Result, item: Item) -> TestResult:
         name=f"{promise.id} {item.title}",
         fullName=item.item,
         historyId=str(uuid.uuid5(uuid.NAMESPACE_URL, item.item)),
-        description=f"Promised: {promise.promise}",
+        description="\n\n".join(filter(None, [f"Promised: {promise.promise}", item.story.partition("\n")[2].strip()])),
         status=_STATUS[item.verdict],
         start=_milliseconds(item.began),
         stop=_milliseconds(max(item.ended, item.began)),
     )
     if item.verdict != "passed":
         test.statusDetails = StatusDetails(message=f"{item.verdict}: {item.reason}", trace=item.detail or None)
-    labels = {"epic": promise.area, "feature": promise.feature, "story": promise.id, "framework": "pytest"}
+    labels = {"epic": promise.area.capitalize(), "feature": promise.feature, "story": promise.id, "framework": "pytest"}
     test.labels = [Label(name=name, value=value) for name, value in labels.items()]
     test.labels += [Label(name="source", value=seed) for seed in promise.seeds]
     test.labels += [Label(name="layer", value=layer) for layer in promise.layers]

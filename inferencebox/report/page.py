@@ -98,16 +98,16 @@ def _broken(run: Run) -> str:
     for verdict, heading in (("failed", "What did not hold"), ("error", "What could not be judged")):
         found = run.of(verdict=verdict)
         if found:
-            rows = "".join(_reason_row(reason, names) for reason, names in reasons(found))
+            rows = "".join(_reason_row(run, reason, names) for reason, names in reasons(found))
             blocks.append(
                 f'<h2 class="{verdict}">{heading}</h2><div class="panel"><ul class="reasons">{rows}</ul></div>'
             )
     return "".join(blocks)
 
 
-def _reason_row(reason: str, names: list[str]) -> str:
+def _reason_row(run: Run, reason: str, names: list[str]) -> str:
     if len(names) <= 3:
-        titles = "".join(f"<div>{_link(name)} {escape(catalogue()[name].promise)}</div>" for name in names)
+        titles = "".join(f"<div>{_link(name)} {escape(run.results[name].title)}</div>" for name in names)
         return f'<li>{titles}<div class="soft">{escape(reason)}</div></li>'
     return f'<li>{escape(reason)}<div class="ids">{"".join(map(_link, names))}</div></li>'
 

@@ -1,6 +1,7 @@
 """One scenario as a walkthrough: its steps, what was asked and answered, and plots."""
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 
@@ -9,6 +10,7 @@ from inferencebox.report.plots import draw
 
 SIGNS = {"passed": "✔", "failed": "✘", "error": "!", "not exercised": "○"}
 _SHOWN_INLINE = 160
+_BREAK = re.compile(r" (?=(?:Given|When|Then|And):? )")
 
 
 def scenario_html(result: Result) -> str:
@@ -50,9 +52,10 @@ def _item(item: Item, named: bool) -> str:
 
 
 def _story(item: Item) -> str:
-    """The rest of the docstring: given, when, then."""
+    """The rest of the docstring: given, when, then, each on a line of its own; other text flows."""
     rest = item.story.partition("\n")[2].strip()
-    return f'<p class="said">{"<br>".join(escape(line.strip()) for line in rest.splitlines())}</p>' if rest else ""
+    paragraphs = [_BREAK.sub("<br>", " ".join(escape(each).split())) for each in rest.split("\n\n")]
+    return "".join(f'<p class="said">{paragraph}</p>' for paragraph in paragraphs if paragraph)
 
 
 def _cause(item: Item) -> str:
