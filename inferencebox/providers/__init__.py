@@ -4,6 +4,7 @@ Modules of a provider also run as small programs inside the platform, which must
 imported where it is used.
 """
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from inferencebox.errors import SetupProblem
@@ -43,9 +44,20 @@ def attach(instance: str) -> "Platform":
 
 def close_platform(instance: str, *, keep_logs: bool = False) -> None:
     """Take the platform of this name down, whatever state it is in."""
+    from inferencebox.paths import state_dir
     from inferencebox.providers.local import up
 
     up.take_down(instance, keep_logs=keep_logs)
+    with contextlib.suppress(OSError):  # logs are left in it
+        state_dir(instance).rmdir()
+
+
+def instances() -> list[str]:
+    """The names of all platforms on this machine: running ones, and what is left of others."""
+    from inferencebox.paths import state_dir
+
+    root = state_dir("any").parent
+    return sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
 
 
 def _require_local(provider: str) -> None:

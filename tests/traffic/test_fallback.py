@@ -33,7 +33,7 @@ def one_model_at(kube):
     kube.delete_all(made)
 
 
-@scenario("TRF-26", needs=("ai-gateway", "workloads"), sabotage="openai.fallback-removed", seconds=15)
+@scenario("TRF-26", needs=("ai-gateway", "workloads"), sabotage="openai.fallback-removed", seconds=25)
 def test_a_second_provider_steps_in(platform, tenant_b, own_model, one_model_at, gateway, story):
     """When the first provider of a model fails or is gone, the second answers the very same request."""
     with story.given("one model, served by a first provider and, if that fails, by a second"):

@@ -1,0 +1,287 @@
+"""``ibox up``, ``ibox status``, ``ibox down``: a platform that stays, to look at and to use by hand."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from time import monotonic
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from inferencebox import providers
+from inferencebox.doctor import State, examine
+from inferencebox.errors import SetupProblem
+from inferencebox.platform import ComponentStatus, Platform
+from inferencebox.programs import Progress, shown
+from inferencebox.providers.options import PlatformOptions
+from inferencebox.release import DEFAULT_RELEASE, Release
+
+USUAL = PlatformOptions()
+DEFAULT_INSTANCE = "default"
+RUN_PREFIX = "run-"
+"""Platforms of test runs are called after the process that runs them."""
+
+UP_EXAMPLES = """
+[bold]Examples[/bold]
+
+  ibox up                                     the platform `default`, with small real models
+
+  ibox up --instance mine --models stub       another one beside it, with quick stand-ins for models
+
+  ibox up --limits strict                     rate limits as promised, not a hundred times that
+
+  pytest --reuse -m security                  scenarios on the platform that is up
+"""
+STATUS_EXAMPLES = """
+[bold]Examples[/bold]
+
+  ibox status                    what runs, where it answers, what it cannot show
+
+  ibox status --json | jq .endpoints
+"""
+DOWN_EXAMPLES = """
+[bold]Examples[/bold]
+
+  ibox down                      the platform `default`, and what killed test runs left
+
+  ibox down --instance mine      another one
+
+  ibox down --all                every platform of yours on this machine
+"""
+
+
+class Models(StrEnum):
+    stub = "stub"
+    real = "real"
+
+
+class Limits(StrEnum):
+    strict = "strict"
+    demo = "demo"
+
+
+USUAL_MODELS, USUAL_LIMITS = Models(USUAL.models), Limits(USUAL.limits)
+InstanceOption = Annotated[str, typer.Option(help="Name of the platform.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=UP_EXAMPLES)(up)
+    app.command(epilog=STATUS_EXAMPLES)(status)
+    app.command(epilog=DOWN_EXAMPLES)(down)
+
+
+def up(
+    provider: Annotated[str, typer.Option(help=f"Where it comes from: {', '.join(providers.PROVIDERS)}.")] = "local",
+    instance: InstanceOption = DEFAULT_INSTANCE,
+    release: Annotated[str, typer.Option(help="Name or file of a set of pinned versions.")] = DEFAULT_RELEASE,
+    models: Annotated[Models, typer.Option(help="What answers: stubs, or small real models.")] = USUAL_MODELS,
+    limits: Annotated[Limits, typer.Option(help="Rate limits: as promised, or wide.")] = USUAL_LIMITS,
+) -> None:
+    """Bring a platform up and leave it running; one that is up already is left as it is.
+
+    Exit code 0: it is up. 2: the environment is at fault; the line says how, and what to do.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    began = monotonic()
+    chosen = Release.load(release)
+    found = _running(instance)
+    if found is None:
+        _require_fit_machine(provider)
+        found = _bring_up(console, provider, instance, release, PlatformOptions(models, limits))
+        how = f"is up after {monotonic() - began:.1f} s"
+    elif found.release != chosen.name:
+        raise SetupProblem(
+            f"the platform {instance} is up with release {found.release}, not {chosen.name}",
+            f"take it down first (ibox down --instance {instance}), or choose another --instance",
+        )
+    else:
+        found = providers.open_platform(provider, instance, release, PlatformOptions(models, limits))
+        how = "was up already, nothing changed"
+    console.print(f"The platform {instance} {how} (release {found.release}, provider {found.provider}).")
+    console.print(_how_to_use(found), markup=False)
+
+
+def status(
+    instance: InstanceOption = DEFAULT_INSTANCE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what runs, where it answers, what it cannot show and why, and where the logs are.
+
+    Exit code 0: everything runs. 2: the platform is not up, or a part of it does not run.
+    """
+    platform = _attached(instance)
+    parts = platform.components()
+    if as_json:
+        typer.echo(json.dumps(_facts(platform, parts), indent=2))
+    else:
+        _tell(Console(highlight=False, soft_wrap=True), platform, parts)
+    if broken := [part for part in parts if part.state != "running"]:
+        names = ", ".join(part.name for part in broken)
+        raise SetupProblem(f"not running: {names}", f"read {broken[0].log or platform.logs}")
+
+
+def down(
+    instance: InstanceOption = DEFAULT_INSTANCE,
+    every: Annotated[bool, typer.Option("--all", help="Every platform of yours on this machine.")] = False,
+) -> None:
+    """Take a platform down and remove everything it left; also what killed test runs left.
+
+    Works in whatever state the platform is; it is no error if there is none. Exit code 0: nothing is left.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    there = providers.instances()
+    chosen = [name for name in there if every or name == instance or _was_left_by_a_killed_run(name)]
+    for name in chosen:
+        began = monotonic()
+        providers.close_platform(name)
+        left = " (left by a test run that was killed)" if _was_left_by_a_killed_run(name) else ""
+        console.print(f"{name}{left}: down after {monotonic() - began:.1f} s", markup=False)
+    if not chosen:
+        others = [name for name in there if name not in chosen]
+        also = f" (there is {', '.join(others)}: --instance NAME, or --all)" if others else ""
+        console.print(f"There is no platform {instance}{also}.", markup=False)
+
+
+def _running(instance: str) -> Platform | None:
+    try:
+        return providers.attach(instance)
+    except SetupProblem:
+        return None
+
+
+def _attached(instance: str) -> Platform:
+    platform = _running(instance)
+    if platform is None:
+        others = [name for name in providers.instances() if name != instance and _running(name)]
+        fix = f"ibox up --instance {instance}" + (f"; up now: {', '.join(others)}" if others else "")
+        raise SetupProblem(f"the platform {instance} is not up", fix)
+    return platform
+
+
+def _require_fit_machine(provider: str) -> None:
+    """Before anything is begun: does this machine have what the platform needs?"""
+    if provider != "local":
+        return
+    missing = [diagnosis for diagnosis in examine() if diagnosis.state is State.MISSING]
+    if missing:
+        words = "; ".join(f"{diagnosis.check} ({diagnosis.detail})" for diagnosis in missing)
+        raise SetupProblem(f"this machine lacks what the platform needs: {words}", missing[0].fix)
+
+
+def _bring_up(
+    console: Console, provider: str, instance: str, release: str, options: PlatformOptions
+) -> Platform:  # fmt: skip
+    with shown(console) as progress:
+        return providers.open_platform(provider, instance, release, options, OnlyWork(progress), Layers(console))
+
+
+@dataclass
+class OnlyWork:
+    """Tells of programs that have to be fetched or built, not of those that are in the cache."""
+
+    progress: Progress
+    begun: set[str] = field(default_factory=set)
+
+    def begin(self, name: str, version: str, doing: str, expected: float) -> None:
+        self.begun.add(name)
+        self.progress.begin(name, version, doing, expected)
+
+    def end(self, name: str, outcome: str) -> None:
+        if name in self.begun:
+            self.progress.end(name, outcome)
+
+
+@dataclass
+class Layers:
+    """Says of each layer, as it is done, how long it took."""
+
+    console: Console
+    under_way: set[str] = field(default_factory=set)
+
+    def __call__(self, layer: str, state: str, seconds: float) -> None:
+        if state == "begins":
+            self.under_way.add(layer)
+            return
+        self.under_way.discard(layer)
+        sign = "✔" if state == "done" else "✘"
+        waits = f"  (under way: {', '.join(sorted(self.under_way))})" if self.under_way else ""
+        self.console.print(f"{sign} {layer:16}{seconds:6.1f} s{waits}", markup=False)
+
+
+def _how_to_use(platform: Platform) -> str:
+    ends = platform.endpoints
+    name = "" if platform.instance == DEFAULT_INSTANCE else f" --instance {platform.instance}"
+    lines = ["", "Where it answers:", *(f"  {which:14}{end.url}" for which, end in sorted(ends.items()))]
+    lines += ["", "Use it:", f"  export KUBECONFIG={platform.kubeconfig}"]
+    if "jwt-server" in ends and "gateway" in ends:
+        pick = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"tenant-a\"])'"
+        ask = 'curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json"'
+        lines += [
+            f"  export TOKEN=$(curl -s {ends['jwt-server'].url}/tokens | {pick})",
+            f"  {ask} {ends['gateway'].url}/v1/models/sklearn-iris:predict "
+            "-d '{\"instances\": [[5.1, 3.5, 1.4, 0.2]]}'",
+        ]
+    lines += [f"  pytest --reuse{name} -m security", f"  ibox status{name}", f"  ibox down{name}"]
+    return "\n".join(lines)
+
+
+def _facts(platform: Platform, parts: list[ComponentStatus]) -> dict[str, Any]:
+    return {
+        "instance": platform.instance,
+        "provider": platform.provider,
+        "release": platform.release,
+        "components": [
+            {
+                "name": part.name,
+                "state": part.state,
+                "pid": part.pid,
+                "detail": part.detail,
+                "log": str(part.log) if part.log else None,
+            }
+            for part in parts
+        ],
+        "endpoints": {name: end.url for name, end in sorted(platform.endpoints.items())},
+        "missing": {name: why for name, why in sorted(platform.capabilities.items()) if why},
+        "kubeconfig": str(platform.kubeconfig),
+        "logs": str(platform.logs),
+    }
+
+
+def _tell(console: Console, platform: Platform, parts: list[ComponentStatus]) -> None:
+    console.print(f"The platform {platform.instance} (release {platform.release}, provider {platform.provider})")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("component", "state", ""):
+        table.add_column(column)
+    for part in sorted(parts, key=lambda part: (part.state == "running", part.name)):
+        style = "green" if part.state == "running" else "bold red"
+        table.add_row(part.name, f"[{style}]{part.state}[/]", part.detail)
+    console.print(table)
+    console.print("\nWhere it answers:")
+    for name, end in sorted(platform.endpoints.items()):
+        console.print(f"  {name:14}{end.url}", markup=False)
+    reasons: dict[str, list[str]] = {}
+    for name, why in sorted(platform.capabilities.items()):
+        if why:
+            reasons.setdefault(why, []).append(name)
+    if reasons:
+        console.print("\nWhat it cannot show:")
+        for why, names in reasons.items():
+            console.print(f"  {', '.join(names)}: {why}", markup=False)
+    console.print(f"\nLogs: {platform.logs}", markup=False)
+
+
+def _was_left_by_a_killed_run(name: str) -> bool:
+    """A test run's own platform, and the process that ran it is no more."""
+    number = name.removeprefix(RUN_PREFIX)
+    if not name.startswith(RUN_PREFIX) or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

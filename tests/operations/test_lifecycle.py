@@ -1,0 +1,225 @@
+"""One command brings a platform up, the same command changes nothing, one command leaves nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fixtures.gateway import Gateway
+from fixtures.scenario import scenario
+from inferencebox.checks import answered, at_most, body_json, equals, no_connection, present
+from inferencebox.evidence import note
+from inferencebox.identity import DemoTokens
+from inferencebox.paths import project_root
+from inferencebox.platform import Endpoint
+from inferencebox.probes.http import Call
+from inferencebox.probes.kubernetes import Kube
+from inferencebox.waiting import Timeouts, eventually
+
+MINUTES = 60
+KINDS = ("httproute", "gateway", "securitypolicy", "backendtrafficpolicy", "virtualservice", "authorizationpolicy")
+INSTANCE = "own"
+
+
+@dataclass
+class Own:
+    """A platform of this test's own, handled by its command line alone, with a state folder of its own."""
+
+    root: Path
+
+    @property
+    def environment(self):
+        return {**os.environ, "IBOX_STATE": str(self.root)}
+
+    def command(self, *words):
+        return [sys.executable, "-m", "inferencebox.cli", *words, "--instance", INSTANCE]
+
+    def ibox(self, *words):
+        began = time.monotonic()
+        done = subprocess.run(
+            self.command(*words),
+            env=self.environment,
+            cwd=project_root(),
+            capture_output=True,
+            text=True,
+            timeout=20 * MINUTES,
+            check=False,
+        )
+        done.seconds = time.monotonic() - began
+        note(
+            f"ibox {' '.join(words)}", f"exit {done.returncode} after {done.seconds:.1f} s\n{done.stdout}{done.stderr}"
+        )
+        return done
+
+    def up(self):
+        done = self.ibox("up", "--models", "stub")
+        assert done.returncode == 0, f"ibox up: exit {done.returncode}: {done.stderr.strip()}"
+        return done
+
+    def status(self):
+        return json.loads(self.ibox("status", "--json").stdout)
+
+    def endpoint(self, name):
+        scheme, _, rest = self.status()["endpoints"][name].partition("://")
+        host, _, port = rest.partition(":")
+        return Endpoint(scheme, host, int(port))
+
+    def processes(self):
+        """Every process of the platform, inside the box and outside: number and start."""
+        return {(folder.name, _started(folder)) for folder in Path("/proc").iterdir() if self._is_mine(folder)}
+
+    def _is_mine(self, folder):
+        if not folder.name.isdigit():
+            return False
+        try:
+            words = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            return str(self.root).encode() in words or os.readlink(folder / "ns/pid") == self._namespace()
+        except OSError:
+            return False
+
+    def _namespace(self):
+        try:
+            first = json.loads((self.root / INSTANCE / "box.json").read_text())["pid"]
+            return os.readlink(f"/proc/{first}/ns/pid")
+        except (OSError, ValueError):
+            return None
+
+    def leftovers(self):
+        """Files of it: its folder, its sockets, its mounts."""
+        temporary = Path(tempfile.gettempdir())
+        mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
+        sockets = [str(path) for path in temporary.glob("ibox-*") if path.name in self._sockets]
+        return [*map(str, self.root.glob("*")), *sockets, *mounts]
+
+    @property
+    def _sockets(self):
+        from inferencebox.providers.local.box import sockets_dir
+
+        return {sockets_dir(self.root / INSTANCE).name}
+
+
+def _started(folder):
+    try:
+        return (folder / "stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The platform, brought up when a test wants it, taken down at the end whatever happened."""
+    platform = Own(tmp_path_factory.mktemp("own"))
+    yield platform
+    platform.ibox("down")
+
+
+def objects(kube):
+    """Every policy object and which generation of it: what `up` could have changed."""
+    return {
+        (kind, item["metadata"].get("namespace"), item["metadata"]["name"]): (
+            item["metadata"]["uid"],
+            item["metadata"].get("generation"),
+        )
+        for kind in KINDS
+        for item in kube.list(kind).items
+    }
+
+
+@scenario(
+    "OPS-02",
+    why_no_sabotage="it brings a platform of its own up, which nobody can have broken before",
+    group="own-platform",
+    seconds=70,
+)
+def test_one_command_brings_the_platform_up(own, story):
+    """One command, within 15 minutes, and the platform answers; the same command again changes nothing."""
+    with story.when("ibox up is run on a machine without a platform"):
+        done = own.up()
+        story.note("seconds", f"{done.seconds:.1f}")
+    with story.then("it is up in time, every part runs, and it has said where it answers"):
+        assert not (why := at_most(15 * MINUTES)(done.seconds)), why
+        before = own.status()
+        assert {part["state"] for part in before["components"]} == {"running"}, "not every part runs"
+        gateway = own.endpoint("gateway")
+        assert gateway.url in done.stdout, f"{gateway.url} was not said"
+    with story.then("a model answers through both gateways"):
+        token = DemoTokens(own.endpoint("jwt-server")).token("tenant-a")
+        ask = Gateway(gateway).predict("sklearn-iris", token)
+        eventually(ask, answered(200) & body_json("predictions", present()), within=Timeouts.current().ready)
+    kube = Kube(Path(before["kubeconfig"]))
+    with story.when("ibox up is run again"):
+        made = objects(kube)
+        again = own.up()
+    with story.then("it takes seconds"):
+        assert not (why := at_most(30)(again.seconds)), f"seconds: {why}"
+        assert again.seconds < done.seconds / 2, f"{again.seconds:.1f} s, the first time {done.seconds:.1f} s"
+        assert "nothing changed" in again.stdout, f"it says {again.stdout.splitlines()[:1]}"
+    with story.then("and the same processes run, with the same objects"):
+        assert made, "there are no objects to compare"
+        pids = [{part["name"]: part["pid"] for part in state["components"]} for state in (before, own.status())]
+        assert pids[0] == pids[1], f"other processes: {sorted(pids[0].items() ^ pids[1].items())}"
+        changed = {key for key, _ in objects(kube).items() ^ made.items()}
+        assert not changed, f"changed: {sorted(map(str, changed))}"
+        eventually(ask, answered(200))
+
+
+@scenario(
+    "OPS-10",
+    why_no_sabotage="it takes a platform of its own down, which nobody can have broken before",
+    group="own-platform",
+    seconds=25,
+)
+def test_nothing_is_left_behind(own, story):
+    """After ibox down there is no process, mount, socket or file of it left; also after a start that was killed."""
+    with story.given("a platform that is up"):
+        own.up()
+        ends = [own.endpoint(name) for name in ("gateway", "jwt-server", "kubernetes")]
+        processes = own.processes()
+        assert len(processes) > 10, f"only {len(processes)} processes were found"
+        assert own.leftovers(), "no files were found"
+    with story.when("ibox down is run"):
+        assert own.ibox("down").returncode == 0, "ibox down failed"
+    with story.then("nothing of it is left, and nothing listens any more"):
+        assert_gone(own, processes)
+        for end in ends:
+            eventually(Call("GET", end, "/", insecure=True, fresh=True), no_connection())
+    with story.then("down again is no error"):
+        assert own.ibox("down").returncode == 0, "ibox down on nothing failed"
+    with story.when("a start is killed in the middle"):
+        start = subprocess.Popen(
+            own.command("up", "--models", "stub"),
+            env=own.environment,
+            cwd=project_root(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            eventually(lambda: len(own.processes()) > 5, equals(True), within=Timeouts.current().ready)
+        finally:
+            start.send_signal(signal.SIGKILL)
+            start.wait()
+        half = own.processes()
+        story.note("left by the killed start", f"{len(half)} processes")
+        assert half, "the killed start left nothing to clear"
+    with story.then("ibox down clears that too"):
+        assert own.ibox("down").returncode == 0, "ibox down failed"
+        assert_gone(own, half)
+
+
+def assert_gone(own, processes):
+    """Processes end within moments of their box; a door notices that by itself."""
+    eventually(lambda: sorted(processes & own_processes(processes)), equals([]), within=10)
+    eventually(own.leftovers, equals([]), within=10)
+    eventually(own.processes, equals(set()), within=10)
+
+
+def own_processes(wanted):
+    """Those of the given processes that still live."""
+    return {(number, started) for number, started in wanted if _started(Path("/proc") / number) == started}
