@@ -11,7 +11,7 @@ from inferencebox.checks import answered, served_by
 from inferencebox.probes.http import Observation
 from inferencebox.splits import judge_replies
 from inferencebox.traffic import Stream
-from inferencebox.waiting import eventually
+from inferencebox.waiting import Timeouts, eventually
 
 NEEDS = ("gateway", "mesh.traffic", "mesh.locality", "models", "workloads")
 EU, US = "eu/eu-2/eu-2a", "us/us-1/us-1a"
@@ -72,7 +72,8 @@ def test_another_region_serves_while_the_own_one_is_down(
             eu.start()
             stream.mark("eu up")
         with story.then("eu serves again"):
-            eventually(call, answered(200) & served_by(eu.workload), streak=10)
+            back = answered(200) & served_by(eu.workload)
+            eventually(call, back, streak=10, within=Timeouts.current().ready)
             stream.mark("eu serves")
     window = stream.window()
     story.plot("requests across the outage", stream.plot())
