@@ -4,6 +4,11 @@ NO_KUBELET = "no kubelet on the local provider: no pod ever runs (use --provider
 NO_KNATIVE = "Knative and KServe controllers need running pods (use --provider kind)"
 NOT_BUILT = "not part of the local platform yet"
 
+ONE_PROCESS_TREE = (
+    "Envoy is a child process of envoy-gateway on the local provider and ends with it, a second or three without an "
+    "entrance; in a cluster it has a pod of its own (use --provider kind)"
+)
+
 CAPABILITIES: dict[str, str | None] = {
     "gateway": None,
     "gateway.jwt": None,
@@ -11,6 +16,7 @@ CAPABILITIES: dict[str, str | None] = {
     "gateway.cors": None,
     "gateway.retries": None,
     "gateway.breaker": None,
+    "gateway.survives-controller": ONE_PROCESS_TREE,
     "ai-gateway": None,
     "ratelimit": None,
     "mesh": None,

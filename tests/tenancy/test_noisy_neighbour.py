@@ -1,0 +1,91 @@
+"""What one tenant does to itself, its neighbours do not notice."""
+
+from fixtures.gateway import Gateway
+from fixtures.models import OwnModelFactory
+from fixtures.scenario import scenario
+from fixtures.story import Story
+from fixtures.tenants import Tenant
+from inferencebox.checks import answered, from_version, refused, served_by
+from inferencebox.probes.http import Call
+from inferencebox.traffic import Window, burst, stream
+from inferencebox.waiting import Timeouts, eventually
+
+WORK = ("x-stub-delay-ms", "50")
+"""What a prediction of tenant C takes, so that the baseline is a model's time and not this machine's mood."""
+CROWD = 260
+
+
+@scenario("TEN-08", needs=("gateway", "gateway.breaker", "workloads"), sabotage="breaker.off", seconds=15)
+def test_a_saturated_tenant_slows_nobody_else(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, tenant_c: Tenant, story: Story
+) -> None:
+    """Tenant A's model is asked for more than it can do; tenant C sees no error and at most twice its usual p95."""
+    busy, calm = own_model("tenant-a", {"v1": 1}), own_model("tenant-c", {"v1": 1})
+    ask_a = gateway.predict(busy, tenant_a.token, timeout=20)
+    ask_c = gateway.predict(calm, tenant_c.token, headers=[WORK])
+
+    with stream(ask_c, rate=20) as traffic:
+        with story.given("tenant C's ordinary traffic"):
+            baseline = traffic.collect(60)
+            story.note("baseline", str(baseline))
+        with story.given("a model of tenant A that takes a second and a half"):
+            busy.replicas[0].fault(delay_ms=1500)
+            busy.replicas[0].reset()
+        with story.when(f"{CROWD} clients of tenant A ask again and again"):
+            traffic.mark("saturated")
+            crowd = saturate(ask_a, rounds=2)
+            traffic.mark("calm again")
+        with story.then("tenant A's model is saturated: the breaker refuses what is too much"):
+            refused_ones = crowd.by_status.get("503", 0)
+            assert crowd.errors == 0, f"wanted only 200, or 503 by overload, at the saturated model: {crowd}"
+            assert refused_ones > 0, f"wanted tenant A to be saturated, got {crowd}"
+            peak = busy.replicas[0].concurrency()["peak"]
+            assert peak >= 100, f"wanted many requests at once at tenant A's model, got {peak}"
+    with story("Tenant C had no error, and its 95th percentile at most doubled"):
+        during = traffic.window("saturated", "calm again")
+        marks = [[second, name] for name, second in traffic.marks.items()]
+        story.plot("Tenant C while tenant A is saturated", timeline(traffic.window(), marks))
+        assert during.requests >= 60, f"wanted enough requests to judge, got {during}"
+        assert during.errors == 0, f"wanted no error for tenant C while A is saturated, got {during}"
+        assert during.p95 <= 2 * baseline.p95, f"wanted p95 of at most twice {1000 * baseline.p95:.0f} ms, got {during}"
+
+
+@scenario("TEN-10", needs=("mesh.traffic", "workloads"), sabotage="weights.frozen", seconds=15)
+def test_changes_in_one_tenant_do_not_touch_another(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, tenant_c: Tenant, story: Story
+) -> None:
+    """Tenant A upgrades and then deletes its model while tenant C is under load: C sees no error."""
+    changing, steady = own_model("tenant-a", {"v1": 1}), own_model("tenant-c", {"v1": 1})
+    ask_a = gateway.predict(changing, tenant_a.token)
+
+    with stream(gateway.predict(steady, tenant_c.token), rate=20) as traffic:
+        with story.given("tenant C under load"):
+            traffic.collect(20)
+        with story.when("tenant A brings a second version of its model and moves all traffic to it"):
+            traffic.mark("upgrade")
+            changing.add("v2")
+            changing.weights({"v1": 0, "v2": 100})
+            eventually(ask_a, answered(200) & from_version("v2"), streak=5)
+            traffic.mark("upgraded")
+        with story.when("and then deletes the model, routes, replicas and all"):
+            traffic.mark("delete")
+            changing.delete()
+            eventually(ask_a, answered(404) & served_by("default-backend"), streak=3, within=Timeouts.current().route)
+            traffic.mark("deleted")
+            traffic.collect(20)
+    with story.then("none of tenant C's requests failed"):
+        window = traffic.window("upgrade")
+        marks = [[second, name] for name, second in traffic.marks.items()]
+        story.plot("Tenant C while tenant A changes", timeline(traffic.window(), marks))
+        assert window.errors == 0, f"wanted no error for tenant C while A changed its model, got {window}"
+
+
+def saturate(ask: Call, rounds: int) -> Window:
+    """More requests at once than the breaker lets through, several times."""
+    fits = answered(200) | refused(503, by="overload", at="tier-1")
+    return burst(ask, CROWD * rounds, parallel=CROWD, ok=fits)
+
+
+def timeline(window: Window, marks: list[list[object]]) -> dict[str, object]:
+    points = [[sample.start, 1000 * sample.seconds, sample.status] for sample in window.samples]
+    return {"kind": "timeline", "points": points, "marks": marks}
