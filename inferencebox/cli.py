@@ -5,11 +5,11 @@ import sys
 import typer
 from rich.console import Console
 
-from inferencebox.commands import build, doctor, releases, report, run
+from inferencebox.commands import build, doctor, platform, releases, report, run, sabotage
 from inferencebox.errors import SetupProblem
 
 ENVIRONMENT_FAULT = 2
-COMMANDS = (run, report, build, doctor, releases)
+COMMANDS = (platform, run, sabotage, report, build, doctor, releases)
 
 app = typer.Typer(
     name="ibox",
