@@ -116,7 +116,7 @@ class Runner:
                 outcome.problem = str(problem)
             except Exception as problem:
                 outcome.healing = f"{type(problem).__name__}: {problem}"
-            outcome.healing = outcome.healing or self._recover()
+            outcome.healing = outcome.healing or _unended(outcome) or self._recover()
         outcome.seconds = round(time.monotonic() - began, 1)
         return outcome
 
@@ -144,3 +144,9 @@ class Runner:
 
     def _there(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name in self.suite.claims]
+
+
+def _unended(outcome: Outcome) -> str:
+    """What a scenario leaves behind that was ended in the middle, nobody knows."""
+    hung = [name for name, seen in outcome.verdicts.items() if seen.verdict == "missing"]
+    return f"{', '.join(hung)} did not come to an end" if hung else ""

@@ -1,7 +1,9 @@
 """The suite as the runner sees it: which scenario claims to notice what, and the verdicts of a run of some of them."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ ALONE_SECONDS = 8.0
 """Scenarios that take less in all are run by one process: two would take longer to start."""
 START_SECONDS = 60.0
 SLOWNESS = 6.0
+CLEANING_SECONDS = 30.0
 WORST = ("failed", "error", "not exercised", "passed")
 
 
@@ -122,12 +125,21 @@ def _pytest(arguments: list[str], settings: Mapping[str, str], limit: float) -> 
     try:
         output, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        output, _ = process.communicate()
+        output = _end(process)
     except BaseException:
-        os.killpg(process.pid, 15)
+        _end(process)
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """As Ctrl-C would, so that tests clean up behind themselves; and if that takes too long, at once."""
+    for way in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, way)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=CLEANING_SECONDS)[0]
+    return ""
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
