@@ -5,14 +5,13 @@ from fixtures.models import OwnModelFactory
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
-from inferencebox.checks import answered, from_version, refused, served_by
-from inferencebox.probes.http import Call
-from inferencebox.traffic import Window, burst, stream
+from inferencebox.checks import Check, answered, from_version, refused, served_by, that
+from inferencebox.traffic import Stream, Window, stream
 from inferencebox.waiting import Timeouts, eventually
 
 WORK = ("x-stub-delay-ms", "50")
 """What a prediction of tenant C takes, so that the baseline is a model's time and not this machine's mood."""
-CROWD = 260
+OVERLOAD = refused(503, by="overload", at="tier-1")
 
 
 @scenario("TEN-08", needs=("gateway", "gateway.breaker", "workloads"), sabotage="breaker.off", seconds=15)
@@ -28,19 +27,21 @@ def test_a_saturated_tenant_slows_nobody_else(
         with story.given("tenant C's ordinary traffic"):
             baseline = traffic.collect(60)
             story.note("baseline", str(baseline))
-        with story.given("a model of tenant A that takes a second and a half"):
-            busy.replicas[0].fault(delay_ms=1500)
-            busy.replicas[0].reset()
-        with story.when(f"{CROWD} clients of tenant A ask again and again"):
-            traffic.mark("saturated")
-            crowd = saturate(ask_a, rounds=2)
-            traffic.mark("calm again")
-        with story.then("tenant A's model is saturated: the breaker refuses what is too much"):
-            refused_ones = crowd.by_status.get("503", 0)
-            assert crowd.errors == 0, f"wanted only 200, or 503 by overload, at the saturated model: {crowd}"
-            assert refused_ones > 0, f"wanted tenant A to be saturated, got {crowd}"
-            peak = busy.replicas[0].concurrency()["peak"]
-            assert peak >= 100, f"wanted many requests at once at tenant A's model, got {peak}"
+        with story.given("a model of tenant A that takes five seconds"):
+            (slow,) = busy.replicas
+            slow.fault(delay_ms=5000)
+            slow.reset()
+        with Stream(ask_a, rate=60, ok=answered(200) | OVERLOAD, threads=360, seconds=20) as crowd:
+            with story.when("tenant A is asked sixty times a second, for more than its breaker lets through"):
+                eventually(lambda: crowd.samples, any_refused(), within=20)
+            with story.then("it is saturated, and tenant C's traffic goes on"):
+                traffic.mark("saturated")
+                traffic.collect(80)
+                traffic.mark("calm again")
+                peak = slow.concurrency()["peak"]
+                assert peak >= 100, f"wanted many requests at once at tenant A's model, got {peak}"
+        wrong = [sample.reason for sample in crowd.samples if not sample.ok]
+        assert not wrong, f"wanted only 200, or 503 by overload, at the saturated model: {wrong[0]}"
     with story("Tenant C had no error, and its 95th percentile at most doubled"):
         during = traffic.window("saturated", "calm again")
         marks = [[second, name] for name, second in traffic.marks.items()]
@@ -80,10 +81,8 @@ def test_changes_in_one_tenant_do_not_touch_another(
         assert window.errors == 0, f"wanted no error for tenant C while A changed its model, got {window}"
 
 
-def saturate(ask: Call, rounds: int) -> Window:
-    """More requests at once than the breaker lets through, several times."""
-    fits = answered(200) | refused(503, by="overload", at="tier-1")
-    return burst(ask, CROWD * rounds, parallel=CROWD, ok=fits)
+def any_refused() -> Check:
+    return that("a refusal by the breaker", lambda samples: any(sample.status == 503 for sample in samples))
 
 
 def timeline(window: Window, marks: list[list[object]]) -> dict[str, object]:
