@@ -1,27 +1,22 @@
 """The suite as the runner sees it: which scenario claims to notice what, and the verdicts of a run of some of them."""
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.journal import RUN_FILE, read
-from inferencebox.paths import project_root
 from inferencebox.waiting import SCALE_VARIABLE
 
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+from . import pytests
+
+OPTIONS = ("-q", "-p", "no:cacheprovider")
 ALONE_SECONDS = 8.0
-"""Scenarios that take less in all are run by one process: two would take longer to start."""
+"""Scenarios that take less in all are run by one process."""
 START_SECONDS = 60.0
 SLOWNESS = 6.0
-CLEANING_SECONDS = 30.0
 WORST = ("failed", "error", "not exercised", "passed")
 
 
@@ -49,10 +44,10 @@ def claims() -> dict[str, Claim]:
     """All scenarios there are tests of, by ID."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "claims.json"
-        done = _pytest(["--collect-only", "--claims", str(file), "tests"], {}, START_SECONDS * 2)
+        (output,) = pytests.run([[*OPTIONS, "--collect-only", "--claims", str(file), "tests"]], {}, START_SECONDS * 2)
         if not file.exists():
             raise SetupProblem(
-                f"the scenarios could not be collected: {_last_line(done)}", "run `pytest --collect-only`"
+                f"the scenarios could not be collected: {_last_line(output)}", "run `pytest --collect-only`"
             )
         found = json.loads(file.read_text())
     return {
@@ -83,16 +78,28 @@ class Suite:
         if not chosen:
             return {}
         seconds = sum(claim.seconds for claim in chosen)
-        parallel = ["-n", str(min(self.jobs, len(chosen)))] if len(chosen) > 1 and seconds > ALONE_SECONDS else []
+        shares = _shared_out(chosen, self.jobs if seconds > ALONE_SECONDS else 1)
         limit = START_SECONDS + SLOWNESS * (seconds + 30 * len(chosen))
+        found: dict[str, Verdict] = {}
         with tempfile.TemporaryDirectory(prefix="inferencebox-sabotage-") as folder:
-            options = ["--reuse", "--instance", self.instance, "--reports", folder, *parallel]
-            _pytest([*options, *(claim.test for claim in chosen)], {SCALE_VARIABLE: str(patience)}, limit)
-            found = verdicts(Path(folder))
-        return {
-            claim.id: found.get(claim.id, Verdict("missing", "the run ended before it had a verdict"))
-            for claim in chosen
-        }
+            folders = [Path(folder) / str(number) for number in range(len(shares))]
+            runs = [
+                [
+                    *OPTIONS,
+                    "--reuse",
+                    "--instance",
+                    self.instance,
+                    "--reports",
+                    str(own),
+                    *(claim.test for claim in share),
+                ]
+                for own, share in zip(folders, shares, strict=True)
+            ]
+            pytests.run(runs, {SCALE_VARIABLE: str(patience)}, limit)
+            for own in folders:
+                found |= verdicts(own)
+        never = Verdict("missing", "the run ended before it had a verdict")
+        return {claim.id: found.get(claim.id, never) for claim in chosen}
 
 
 def verdicts(folder: Path) -> dict[str, Verdict]:
@@ -111,36 +118,13 @@ def verdicts(folder: Path) -> dict[str, Verdict]:
     return found
 
 
-def _pytest(arguments: list[str], settings: Mapping[str, str], limit: float) -> subprocess.CompletedProcess[str]:
-    """Bounded: a run that hangs is ended with all its workers."""
-    process = subprocess.Popen(
-        [*PYTEST, *arguments],
-        cwd=project_root(),
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        output = _end(process)
-    except BaseException:
-        _end(process)
-        raise
-    return subprocess.CompletedProcess(process.args, process.returncode, output)
+def _shared_out(chosen: Sequence[Claim], jobs: int) -> list[list[Claim]]:
+    """Between processes that run at the same time, the longest first."""
+    shares: list[list[Claim]] = [[] for _ in range(min(jobs, len(chosen)))]
+    for claim in sorted(chosen, key=lambda claim: -claim.seconds):
+        min(shares, key=lambda share: sum(each.seconds for each in share)).append(claim)
+    return [share for share in shares if share]
 
 
-def _end(process: subprocess.Popen[str]) -> str:
-    """As Ctrl-C would, so that tests clean up behind themselves; and if that takes too long, at once."""
-    for way in (signal.SIGINT, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, way)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=CLEANING_SECONDS)[0]
-    return ""
-
-
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    return next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "no output")
+def _last_line(output: str) -> str:
+    return next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
