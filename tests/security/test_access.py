@@ -186,10 +186,11 @@ def attempts(kube: Kube, api_version: str, kind: str, namespace: str | None, all
     yield kube.delete(resource, NOTHING, namespace)
 
 
-def all_denied(who: str, replies: list[KubeReply]) -> None:
+def all_denied(who: str, replies: list[KubeReply], what: str = "") -> None:
     for reply in replies:
         why = DENIED(reply)
-        assert why is None, f"{who} may {reply.asked.removeprefix('kubectl ')}: {why}"
+        words = reply.asked.removeprefix("kubectl ").partition(" --as=")[0]
+        assert why is None, f"{who} may {words}{' of a ' * bool(what)}{what}: {why}"
 
 
 @scenario(
@@ -225,10 +226,10 @@ def test_a_tenant_governs_nothing_but_its_models(
             ):
                 in_all_ways = who == account
                 for api_version, kind in GUARDS:
-                    all_denied(who, list(attempts(acting, api_version, kind, tenant.name, in_all_ways)))
-                    all_denied(who, list(attempts(acting, api_version, kind, other.name, False)))
+                    all_denied(who, list(attempts(acting, api_version, kind, tenant.name, in_all_ways)), kind)
+                    all_denied(who, list(attempts(acting, api_version, kind, other.name, False)), kind)
                 for api_version, kind in CLUSTER:
-                    all_denied(who, list(attempts(acting, api_version, kind, None, in_all_ways)))
+                    all_denied(who, list(attempts(acting, api_version, kind, None, in_all_ways)), kind)
             with story.when(f"{who} relabels its own namespace, or wants to be somebody else: denied"):
                 label = {"metadata": {"labels": {"tenant": other.name}}}
                 all_denied(who, [acting.patch("namespace", tenant.name, None, label)])
