@@ -44,7 +44,7 @@ def sabotage(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running afterwards.")] = False,
     jobs: Annotated[int, typer.Option(help="Scenarios at the same time.")] = 2,
     reports: Annotated[Path | None, typer.Option(help="Where the kill matrix goes; default: reports/.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Leave out what an earlier run has tried.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out what an earlier run has seen killed.")] = False,
 ) -> None:
     """Break the platform in one way at a time: the scenarios that promise to notice must turn red, and no others."""
     console = Console()

@@ -37,7 +37,7 @@ class Runner:
     """One run over some sabotages.
 
     Args:
-        record: where outcomes are kept; those that are in it already are not tried again.
+        record: where outcomes are kept; sabotages that were killed according to it are not tried again.
         instance: name of the platform, which is brought up if it is not there.
     """
 
@@ -52,7 +52,8 @@ class Runner:
 
     def run(self, sabotages: Sequence[Sabotage]) -> None:
         """Healthy first, then each sabotage."""
-        todo = [each for each in sabotages if each.name not in self.record.outcomes]
+        done = {name for name, outcome in self.record.outcomes.items() if outcome.good}
+        todo = [each for each in sabotages if each.name not in done]
         platform = self._platform()
         self._baseline(todo)
         for number, sabotage in enumerate(todo, 1):
