@@ -2,13 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby, takewhile
 
 from inferencebox.report.model import Attachment, Exchange, Item, Result, Step
 from inferencebox.report.plots import draw
 
 SIGNS = {"passed": "✔", "failed": "✘", "error": "!", "not exercised": "○"}
+Part = Step | Exchange | Attachment
+ALIKE_SHOWN = 2
 _SHOWN_INLINE = 160
 _BREAK = re.compile(r" (?=(?:Given|When|Then|And):? )")
 
@@ -47,8 +50,47 @@ def _tags(result: Result) -> str:
 def _item(item: Item, named: bool) -> str:
     heading = f"<h3>{escape(item.title)}: {item.verdict}</h3>" if named else ""
     parts = [part for part in item.root.parts if part not in item.diagnosis]
-    steps = f'<ol class="steps">{"".join(_list_entry(part) for part in parts)}</ol>' if parts else ""
+    before = list(takewhile(lambda part: not isinstance(part, Step), parts))
+    after = list(takewhile(lambda part: not isinstance(part, Step), reversed(parts)))[::-1]
+    if len(before) < len(parts):
+        told = parts[len(before) : len(parts) - len(after)]
+        steps = _around("Made ready before", before) + _steps(told) + _around("Cleared away after", after)
+    else:
+        steps = _steps(parts)
     return f"{heading}{_story(item)}{_cause(item)}{steps}"
+
+
+def _steps(parts: Sequence[Part]) -> str:
+    return f'<ol class="steps">{"".join(map(_list_entry, parts))}</ol>' if parts else ""
+
+
+def _around(title: str, parts: Sequence[Part]) -> str:
+    """What fixtures did, folded: it is no step of the story."""
+    if not parts:
+        return ""
+    return f'<details class="note"><summary>{title} ({len(parts)})</summary>{_in_row(parts)}</details>'
+
+
+def _in_row(parts: Sequence[Part]) -> str:
+    """Parts one after another; of many requests alike, with replies alike, the first is shown and the others folded."""
+    shown = []
+    for _, alike in groupby(parts, key=_likeness):
+        first, *others = alike
+        shown.append(_part(first))
+        if len(others) < ALIKE_SHOWN:
+            shown += map(_part, others)
+        else:
+            inner = "".join(map(_part, others))
+            shown.append(f'<details class="note"><summary>{len(others)} more like it</summary>{inner}</details>')
+    return "".join(shown)
+
+
+def _likeness(part: Part) -> object:
+    """What two requests must have in common to be shown as one; anything else is like nothing but itself."""
+    if not isinstance(part, Exchange) or part.omitted:
+        return id(part)
+    request, response = part.request, part.response
+    return (*(request.get(name) for name in ("name", "method", "url")), *map(response.get, ("status", "summary")))
 
 
 def _story(item: Item) -> str:
@@ -67,12 +109,12 @@ def _cause(item: Item) -> str:
     return f'<div class="cause {item.verdict}"><p>{escape(item.reason)}</p>{where}{notes}{trace}</div>'
 
 
-def _list_entry(part: Step | Exchange | Attachment) -> str:
+def _list_entry(part: Part) -> str:
     style = part.outcome if isinstance(part, Step) else "passed"
     return f'<li class="{style}">{_part(part)}</li>'
 
 
-def _part(part: Step | Exchange | Attachment) -> str:
+def _part(part: Part) -> str:
     if isinstance(part, Exchange):
         return _exchange(part)
     if isinstance(part, Attachment):
@@ -87,7 +129,8 @@ def _step(step: Step) -> str:
     head = f'<div class="step">{word}{escape(step.title)}<span class="time">{step.seconds:.2f} s{more}</span></div>'
     why = f'<div class="said failed">{escape(step.reason)}</div>' if step.outcome == "failed" and step.reason else ""
     inner = "".join(
-        f'<ol class="steps">{_list_entry(part)}</ol>' if isinstance(part, Step) else _part(part) for part in step.parts
+        _steps(list(parts)) if nested else _in_row(list(parts))
+        for nested, parts in groupby(step.parts, key=lambda part: isinstance(part, Step))
     )
     return f"{head}{inner}{why}"
 
@@ -99,9 +142,13 @@ def _exchange(exchange: Exchange) -> str:
     style = f"s{status[0]}" if status[0].isdigit() else "s4"
     elapsed = response.get("elapsed")
     took = f" {float(elapsed) * 1000:.0f} ms" if isinstance(elapsed, int | float) else ""
+    target = f"{method} {url.partition('?fieldManager=')[0]}"
+    name = str(request.get("name") or "")
+    plain = name.startswith("kubectl ") or url.endswith(name.partition(" ")[2])
+    called = "" if plain else f"<b>{escape(name)}</b> "
     skipped = f'<p class="said">... {exchange.omitted} more in between</p>' if exchange.omitted else ""
     return (
-        f'{skipped}<details class="exchange"><summary><span>{escape(method)} {escape(url)}</span>'
+        f'{skipped}<details class="exchange"><summary><span>{called}{escape(target)}</span>'
         f'<span class="{style}">{escape(status)}{took}</span></summary>'
         f'<div class="talk"><div><h4>Request</h4>{_message(request)}</div>'
         f"<div><h4>Reply</h4>{_message(response)}</div></div>"

@@ -42,7 +42,7 @@ def test_a_canary_gets_the_share_it_was_given(
         story.note("what the VirtualService says (a note, not the proof)", str(model.weights_now()))
     call = gateway.predict(model, tenant_a.token).called("a prediction")
     with story.given("the change has reached the gateway: the canary answers"):
-        eventually(call.with_(quiet=True), from_version("v2"))
+        eventually(call.with_(quiet=True), from_version("v2"), every=0.01)
     with story.when("clients ask through both gateways"):
         for replica in model.replicas:
             replica.reset()
@@ -68,7 +68,7 @@ def test_promotion_moves_the_traffic_step_by_step_without_an_error(
     with Stream(call, rate=20) as stream:
         with story.given("clients ask steadily while the canary has 10 %"):
             releasing.weights({"v1": 90, "v2": 10})
-            eventually(call.with_(quiet=True), from_version("v2"))
+            eventually(call.with_(quiet=True), from_version("v2"), every=0.01)
         with story.when("it is promoted to 50 %"):
             stream.mark("50 %")
             releasing.weights({"v1": 50, "v2": 50})
@@ -100,7 +100,7 @@ def test_rollback_returns_everybody_to_the_old_version(
     with Stream(call, rate=40) as stream:
         with story.given("half of the traffic is on the new version"):
             releasing.weights({"v1": 50, "v2": 50})
-            eventually(call.with_(quiet=True), from_version("v2"))
+            eventually(call.with_(quiet=True), from_version("v2"), every=0.01)
             half = judge_replies(call, {"v1": 0.5, "v2": 0.5}, delta=0.2, cap=AT_MOST_ASKED)
             assert half.ok, half.reason
         with story.when("the release is rolled back"):
