@@ -14,7 +14,9 @@ WORK = ("x-stub-delay-ms", "50")
 OVERLOAD = refused(503, by="overload", at="tier-1")
 
 
-@scenario("TEN-08", needs=("gateway", "gateway.breaker", "workloads"), sabotage="breaker.off", seconds=15)
+@scenario(
+    "TEN-08", needs=("gateway", "gateway.breaker", "workloads"), sabotage="breaker.off", exclusive=True, seconds=20
+)
 def test_a_saturated_tenant_slows_nobody_else(
     own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, tenant_c: Tenant, story: Story
 ) -> None:
@@ -31,8 +33,8 @@ def test_a_saturated_tenant_slows_nobody_else(
             (slow,) = busy.replicas
             slow.fault(delay_ms=5000)
             slow.reset()
-        with Stream(ask_a, rate=60, ok=answered(200) | OVERLOAD, threads=360, seconds=20) as crowd:
-            with story.when("tenant A is asked sixty times a second, for more than its breaker lets through"):
+        with Stream(ask_a, rate=45, ok=answered(200) | OVERLOAD, threads=300, seconds=20) as crowd:
+            with story.when("tenant A is asked 45 times a second, for more than its breaker lets through"):
                 eventually(lambda: crowd.samples, any_refused(), within=20)
             with story.then("it is saturated, and tenant C's traffic goes on"):
                 traffic.mark("saturated")
