@@ -144,7 +144,9 @@ def _exchange(exchange: Exchange) -> str:
     took = f" {float(elapsed) * 1000:.0f} ms" if isinstance(elapsed, int | float) else ""
     target = f"{method} {url.partition('?fieldManager=')[0]}"
     name = str(request.get("name") or "")
-    plain = name.startswith("kubectl ") or url.endswith(name.partition(" ")[2])
+    plain = (
+        not name or name.startswith("kubectl ") or (name.startswith(f"{method} ") and url.endswith(name.split()[-1]))
+    )
     called = "" if plain else f"<b>{escape(name)}</b> "
     skipped = f'<p class="said">... {exchange.omitted} more in between</p>' if exchange.omitted else ""
     return (
