@@ -1,5 +1,7 @@
 """``ibox sabotage``: break the platform on purpose and see whether the scenarios notice."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from inferencebox.sabotage.runner import Runner
 from inferencebox.sabotage.suite import Suite, claims
 from inferencebox.sabotage.terminal import Terminal
 
+TERMINATED = 143
 EXAMPLES = """
 [bold]Examples[/bold]
 
@@ -59,6 +62,7 @@ def sabotage(
             noticed = " ".join(runner.expected(each.name)) or each.pending or "nobody"
             console.print(f"{each.name}: {each.title}. Breaks: {each.breaks}. Noticed by: {noticed}", soft_wrap=True)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # what is broken is healed on the way out
     try:
         runner.run(chosen)
     finally:

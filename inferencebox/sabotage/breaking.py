@@ -54,9 +54,12 @@ def broken(platform: Platform, sabotage: Sabotage) -> Iterator[Healing]:
 
 
 def heal_leftovers(platform: Platform) -> int:
-    """Put back what a run that was killed had left broken. How many objects."""
+    """Put back what a run that was killed had left broken. How many objects and components."""
     memory = Memory.read(memory_file(platform.instance))
-    count = len(memory.deeds)
+    stopped = [part.name for part in platform.components() if part.state == "stopped"]
+    for name in stopped:
+        platform.start(name)
+    count = len(memory.deeds) + len(stopped)
     if count:
         settling = Settling(platform, EVERYWHERE)
         memory.undo(Kube(platform.kubeconfig))

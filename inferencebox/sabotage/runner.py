@@ -74,7 +74,7 @@ class Runner:
         except SetupProblem:
             return self._anew()
         if healed := heal_leftovers(platform):
-            self.tell.note(f"healed {healed} objects that an earlier run had left broken")
+            self.tell.note(f"healed {healed} objects and components that an earlier run had left broken")
         return platform
 
     def _anew(self) -> Platform:
@@ -98,6 +98,8 @@ class Runner:
             name: f"{seen.verdict}: {seen.first_line}" for name, seen in healthy.items() if seen.verdict != "passed"
         }
         self.tell.healthy(healthy)
+        if wanted and not self.patience:
+            raise SetupProblem("no scenario is green on the healthy platform", "run `ibox demo` and read its report")
 
     def _one(self, platform: Platform, sabotage: Sabotage) -> Outcome:
         began = time.monotonic()
