@@ -20,6 +20,7 @@ GIB = 1 << 30
 DISK_NEEDED, DISK_WANTED = 4 * GIB, 15 * GIB
 MEMORY_NEEDED, MEMORY_WANTED = 4 * GIB, 6 * GIB
 CORES_WANTED = 2
+INOTIFY_INSTANCES = 35
 PYTHON = (3, 11)
 TOOLS = {"mount": "mount", "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg"}
 OPTIONAL_TOOLS = {"node": "nodejs", "npm": "npm"}
@@ -94,6 +95,17 @@ def cores() -> Iterator[Diagnosis]:
     yield Diagnosis("cores", State.OK if count >= CORES_WANTED else State.WARNING, str(count), fix)
 
 
+def inotify() -> Iterator[Diagnosis]:
+    """Envoys, agents and controllers watch files; the kernel counts watchers by user, other programs' too."""
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if limit.exists():
+        allowed = int(limit.read_text())
+        enough = allowed >= INOTIFY_INSTANCES
+        fix = "" if enough else f"sysctl fs.inotify.max_user_instances={INOTIFY_INSTANCES * 4}"
+        detail = f"{allowed} instances for each user; a platform takes about {INOTIFY_INSTANCES}"
+        yield Diagnosis("inotify", State.OK if enough else State.WARNING, detail, fix)
+
+
 def tools() -> Iterator[Diagnosis]:
     for tool, package in TOOLS.items():
         yield _tool(tool, package, State.MISSING)
@@ -127,6 +139,7 @@ CHECKS: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
     cache,
     memory,
     cores,
+    inotify,
     tools,
     compiler,
     registry,

@@ -24,7 +24,7 @@ def machine(tmp_path):
         folder = tmp_path / f"bin-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         for entry in reversed(os.environ["PATH"].split(os.pathsep)):
-            for tool in Path(entry).glob("*") if Path(entry).is_dir() else ():
+            for tool in Path(entry).glob("*") if os.access(entry, os.R_OK | os.X_OK) else ():
                 link = folder / tool.name
                 link.unlink(missing_ok=True)
                 if tool.name not in without:

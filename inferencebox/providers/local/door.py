@@ -23,6 +23,7 @@ from inferencebox.errors import SetupProblem
 from .box import Box, find, project_python, sockets_dir
 
 CHUNK = 1 << 16
+BACKLOG = 1024
 START_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
 
@@ -105,7 +106,7 @@ class Doorkeeper:
             async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await self._lead(target, reader, writer)
 
-            self._servers.append(await asyncio.start_server(lead, sock=listener, limit=CHUNK))
+            self._servers.append(await asyncio.start_server(lead, sock=listener, limit=CHUNK, backlog=BACKLOG))
         return self._ports[target]
 
     async def _lead(
@@ -141,7 +142,7 @@ def _listener(wish: int) -> socket.socket:
         except OSError:
             listener.close()
             continue
-        listener.listen(1024)
+        listener.listen(BACKLOG)
         return listener
     raise OSError("no free port")
 
