@@ -35,7 +35,7 @@ class WorkloadSpec:
         mesh: whether it has a sidecar.
         service_account: identity; default the app's name.
         certificate_life: life of its sidecar's certificates, as a Go duration (SEC-27).
-        readiness: whether the mesh sends it traffic only while it says that it is ready, as a pod's readiness probe does.
+        readiness: whether the mesh sends it traffic only while it says that it is ready, as with a readiness probe.
     """
 
     namespace: str

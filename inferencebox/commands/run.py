@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from inferencebox.paths import project_root
 SELFTESTS = ("selftests", "services/jwt_server/tests", "services/model_server/tests", "services/default_backend/tests")
 PYTEST = (sys.executable, "-m", "pytest")
 WORKERS = 4
+REPORTS = Path("reports")
 ENVIRONMENT = 2
 
 Passed = Annotated[list[str] | None, typer.Argument(help="More arguments for pytest, after `--`.", show_default=False)]
@@ -27,6 +29,7 @@ def demo(
     only: Annotated[str, typer.Option("-k", help="Scenarios to run, as pytest's -k.")] = "",
     paced: Annotated[bool, typer.Option("--paced", help="Each step and its command, at an audience's pace.")] = False,
     workers: Annotated[int, typer.Option(help="Scenarios at the same time.")] = WORKERS,
+    reports: Annotated[Path, typer.Option(help="Where results go.")] = REPORTS,
     more: Passed = None,
 ) -> None:
     """Bring the local platform up, run every scenario it can show, write the report, take the platform down.
@@ -43,8 +46,9 @@ def demo(
     """
     pace = ["--demo"] if paced else ["-n", str(workers)]
     selection = ["-k", only] if only else []
-    outcome = _pytest([*pace, *selection, *(more or ["tests"])])
-    subprocess.run([sys.executable, "-m", "inferencebox.cli", "report"], check=False)
+    outcome = _pytest(["--reports", str(reports.absolute()), *pace, *selection, *(more or ["tests"])])
+    drawing = [sys.executable, "-m", "inferencebox.cli", "report", str(reports / "run.jsonl"), "--out", str(reports)]
+    subprocess.run(drawing, check=False)
     raise typer.Exit(outcome)
 
 
