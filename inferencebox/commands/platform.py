@@ -1,7 +1,6 @@
 """``ibox up``, ``ibox status``, ``ibox down``: a platform that stays, to look at and to use by hand."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
@@ -11,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from inferencebox import providers
+from inferencebox import providers, scratch
 from inferencebox.doctor import State, examine
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import ComponentStatus, Platform
@@ -132,6 +131,7 @@ def down(
     Works in whatever state the platform is; it is no error if there is none. Exit code 0: nothing is left.
     """
     console = Console(highlight=False, soft_wrap=True)
+    scratch.sweep()
     there = providers.instances()
     chosen = [name for name in there if every or name == instance or _was_left_by_a_killed_run(name)]
     for name in chosen:
@@ -278,10 +278,4 @@ def _was_left_by_a_killed_run(name: str) -> bool:
     number = name.removeprefix(RUN_PREFIX)
     if not name.startswith(RUN_PREFIX) or not number.isdigit():
         return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    return not scratch.is_alive(int(number))
