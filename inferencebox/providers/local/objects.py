@@ -89,22 +89,6 @@ DEPLOYMENT_STATUS: dict[str, Any] = {
 }
 
 
-def endpoint_slice(namespace: str, service: str, address: str, ports: Mapping[str, int]) -> Document:
-    """Where a Service's replica is, for those who resolve Services themselves (Envoy Gateway)."""
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": f"{service}-local",
-            "namespace": namespace,
-            "labels": {"kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "inferencebox"},
-        },
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-        "ports": [{"name": name, "port": port} for name, port in ports.items()],
-    }
-
-
 def crd_files(envoy_gateway: Path, ai_gateway: Path, istio: Path) -> list[Path]:
     """Custom resource definitions as the vendors ship them, out of their pinned modules."""
     charts = envoy_gateway / "charts" / "gateway-helm" / "charts" / "crds" / "crds"
