@@ -69,6 +69,10 @@ class GoModule(Pin):
         ldflags: added to ``-s -w``.
         unlisted: module patterns that the checksum database does not know; their hashes are in ``go.sum``.
         files: what ``module_files`` keeps of the module, as patterns.
+        dependencies: the same for modules that it depends on, in a folder of their name: module -> patterns.
+        own_tree: build in a writable copy of the module, with the module's own ``go.mod`` and ``go.sum`` (which our
+            ``go.sum`` vouches for) and ``programs/<folder>/overlay`` laid over it. For modules that cannot be built as
+            a dependency; packages are then given as ``./path``.
     """
 
     folder: str
@@ -77,6 +81,8 @@ class GoModule(Pin):
     ldflags: str = ""
     unlisted: list[str] = Field(default_factory=list)
     files: list[str] = Field(default_factory=list)
+    dependencies: dict[str, list[str]] = Field(default_factory=dict)
+    own_tree: bool = False
 
 
 class WheelSource(Pin):

@@ -229,3 +229,29 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_files_of_a_dependency_are_kept_in_a_folder_of_its_name(cache: Path, tmp_path: Path) -> None:
+    FakeGo(tmp_path / "bin")
+    (tmp_path / "bin/module/config").mkdir(parents=True)
+    (tmp_path / "bin/module/config/a.yaml").write_text("kind: A")
+    text = LAYERS.replace('["crds/*.yaml"]', '["config/*"]\n        dependencies: {example.org/other: ["config/*"]}')
+    kept = get(release(tmp_path / "r.yaml", text), cache, "files-tools")["files-tools"]
+    found = sorted(str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file())
+    assert found == ["config/a.yaml", "example.org/other/config/a.yaml"]
+
+
+def test_a_module_can_be_built_in_a_tree_of_its_own(cache: Path, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    go = FakeGo(tmp_path / "bin", before=f'[ "$1" = build ] && ls > "{seen}"')
+    (tmp_path / "bin/module").mkdir(parents=True)
+    (tmp_path / "bin/module/go.mod").write_text("module example.org/tools")
+    overlay = tmp_path / "programs/tools/overlay"
+    overlay.mkdir()
+    (overlay / "main.go").write_text("package main")
+    chosen = release(tmp_path / "r.yaml", LAYERS.replace("ldflags:", "own_tree: true\n        ldflags:"))
+    first = get(chosen, cache, "one")
+    assert seen.read_text().split() == ["go.mod", "main.go"]
+    (overlay / "main.go").write_text("package main // changed")
+    assert get(chosen, cache, "one") != first
+    assert len(go.builds()) == 2

@@ -17,6 +17,7 @@ from inferencebox.programs.toolchain import Toolchain
 from inferencebox.release import FilesPin, GoModule, Item
 
 PIN_FILES = ("go.mod", "go.sum")
+OVERLAY = "overlay"
 COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
 LINKER_FLAGS = "-s -w"
 MAJOR_VERSION = re.compile(r"v[0-9]+")
@@ -68,6 +69,12 @@ class GoModules:
         check_pin(item, self._programs)
         return folder, self._find_toolchain(toolchain.required_version(folder / "go.mod"))
 
+    def _module_folder(self, item: Item, name: str, pins: Path, tools: Toolchain) -> Path:
+        """A module of the pins in Go's module cache, fetched if need be and held against ``go.sum``."""
+        module = module_of(item)
+        answer = self._go(f"{item.name}-module", tools, ["mod", "download", "-json", name], pins, module)
+        return Path(json.loads(answer)["Dir"])
+
     def _go(self, name: str, tools: Toolchain, arguments: Sequence[str | Path], cwd: Path, module: GoModule) -> str:
         unlisted = [*filter(None, [tools.environment.get("GONOSUMDB")]), *module.unlisted]
         env = {**tools.environment, "GONOSUMDB": ",".join(unlisted)}
@@ -93,17 +100,40 @@ class GoPrograms(GoModules):
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
         flags = [COMPILER_FLAGS, LINKER_FLAGS, module_of(item).ldflags]
-        return {"package": item.package, "flags": flags, "environment": toolchain.BUILD_ENVIRONMENT, **self._pins(item)}
+        return {
+            "package": item.package,
+            "flags": flags,
+            "environment": toolchain.BUILD_ENVIRONMENT,
+            **self._pins(item),
+            **self._own_tree(item),
+        }
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         module = module_of(items[0])
         pins, tools = self._prepare(items[0], work)
         out = work / "out"
         out.mkdir()
+        tree = self._copy_of_the_module(items[0], pins, tools, work / "tree") if module.own_tree else pins
         packages = [item.package for item in items if item.package]
         flags = ["-ldflags", f"{LINKER_FLAGS} {module.ldflags}".strip(), "-o", f"{out}/"]
-        self._go(self.batch(items[0]), tools, ["build", COMPILER_FLAGS, *flags, *packages], pins, module)
+        self._go(self.batch(items[0]), tools, ["build", COMPILER_FLAGS, *flags, *packages], tree, module)
         return {item.name: self._take(item, out, work, tools) for item in items}
+
+    def _own_tree(self, item: Item) -> dict[str, Any]:
+        """What a build in a copy of the module depends on besides the pins."""
+        if not module_of(item).own_tree:
+            return {}
+        overlay = self._folder(item) / OVERLAY
+        files = sorted(path for path in overlay.rglob("*") if path.is_file())
+        return {OVERLAY: {str(path.relative_to(overlay)): digest_of(path) for path in files}}
+
+    def _copy_of_the_module(self, item: Item, pins: Path, tools: Toolchain, tree: Path) -> Path:
+        module = module_of(item)
+        _copy_matching(self._module_folder(item, module.module, pins, tools), "**/*", tree)
+        overlay = self._folder(item) / OVERLAY
+        if overlay.is_dir():
+            _copy_matching(overlay, "**/*", tree)
+        return tree
 
     def _take(self, item: Item, out: Path, work: Path, tools: Toolchain) -> Made:
         assert item.package
@@ -127,7 +157,8 @@ class GoFiles(GoModules):
         return item.name
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
-        return {"files": module_of(item).files, **self._pins(item)}
+        module = module_of(item)
+        return {"files": module.files, "dependencies": module.dependencies, **self._pins(item)}
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         return each(items, lambda item: self._make_one(item, work))
@@ -135,13 +166,16 @@ class GoFiles(GoModules):
     def _make_one(self, item: Item, work: Path) -> Made:
         module = module_of(item)
         pins, tools = self._prepare(item, work)
-        answer = self._go(self.batch(item), tools, ["mod", "download", "-json", module.module], pins, module)
-        source = Path(json.loads(answer)["Dir"])
         folder = work / "out"
-        for pattern in module.files:
-            if not _copy_matching(source, pattern, folder):
-                raise Unavailable(f"{module.module} has no {pattern}", "correct the files in the release")
+        self._keep(module.files, self._module_folder(item, module.module, pins, tools), folder, module.module)
+        for name, patterns in module.dependencies.items():
+            self._keep(patterns, self._module_folder(item, name, pins, tools), folder / name, name)
         return Made(folder, "", {"go": tools.version, "module": module.module})
+
+    def _keep(self, patterns: Sequence[str], source: Path, folder: Path, name: str) -> None:
+        for pattern in patterns:
+            if not _copy_matching(source, pattern, folder):
+                raise Unavailable(f"{name} has no {pattern}", "correct the files in the release")
 
 
 def module_of(item: Item) -> GoModule:
@@ -161,7 +195,9 @@ def check_pin(item: Item, programs: Path) -> None:
     version = module.version or item.version
     go_mod = programs / module.folder / "go.mod"
     text = go_mod.read_text() if go_mod.is_file() else ""
-    pinned = re.search(rf"^(?:require)?\s*{re.escape(module.module)} (\S+)", text, re.MULTILINE)
+    name = re.escape(module.module)
+    replaced = re.search(rf"^(?:replace)?\s*{name} => \S+ (\S+)", text, re.MULTILINE)
+    pinned = replaced or re.search(rf"^(?:require)?\s*{name} (v\S+)", text, re.MULTILINE)
     if not pinned or pinned[1] != version:
         raise SetupProblem(
             f"the release has {module.module} {version}, programs/{module.folder}/go.mod has "
