@@ -146,6 +146,52 @@ def test_each_verdict_and_one_platform(
     assert last["counts"] == {"passed": 1, "failed": 1, "not exercised": 2, "error": 2}
 
 
+GAPS = """
+import fixtures.gaps
+from inferencebox.gaps import KnownGap
+
+def entry(version):
+    return KnownGap(scenario="SEC-07", layer="istio", versions=[version], reason="listed early", upstream="https://example.org/1")
+
+@pytest.fixture(autouse=True)
+def entries(monkeypatch):
+    version = Release.load("2026.11").layers["istio"].version
+    found = {{"open": entry(version), "elsewhere": entry("v0.0.1")}}
+    monkeypatch.setattr(fixtures.gaps, "known_gaps", lambda: found)
+
+@promise("SEC-07")
+def test_list(platform, known_gap):
+    '''Nobody lists.'''
+    with known_gap("{name}"):
+        assert {answer} == 403, "status 200 instead of 403"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "verdict", "code", "line"),
+    [
+        (
+            "open",
+            200,
+            "known gap",
+            0,
+            "*status 200 instead of 403. Known: istio *: listed early (https://example.org/1)*",
+        ),
+        ("open", 403, "error", 2, "*The known gap open is closed*Fix: remove open from manifests/known-gaps.yaml*"),
+        ("elsewhere", 200, "failed", 1, "*status 200 instead of 403*"),
+        ("elsewhere", 403, "passed", 0, "*Nobody lists*"),
+    ],
+)
+def test_a_known_gap_is_expected_with_its_version_and_as_long_as_it_is_there(
+    run: Run, pytester: pytest.Pytester, name: str, answer: int, verdict: str, code: int, line: str
+) -> None:
+    head = "from inferencebox.release import Release\n"
+    result = run(head + GAPS.format(name=name, answer=answer))
+    assert verdicts(pytester) == {"SEC-07": verdict}
+    assert result.ret == code
+    result.stdout.fnmatch_lines([line])
+
+
 def test_steps_exchanges_and_diagnosis_are_recorded(run: Run, pytester: pytest.Pytester) -> None:
     run(MIXED, "-k", "SEC")
     seen = events(pytester)

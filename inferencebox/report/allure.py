@@ -25,6 +25,7 @@ _STATUS = {
     "passed": "passed",
     "failed": "failed",
     "error": "broken",
+    "known gap": "skipped",
     "not exercised": "skipped",
     "unfinished": "broken",
 }

@@ -13,6 +13,7 @@ from inferencebox.errors import SetupProblem
 from inferencebox.report.model import Run
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+WARNED = ("error", "known gap", "not exercised")
 
 
 def statement(run: Run, files: dict[str, bytes]) -> dict[str, object]:
@@ -31,7 +32,7 @@ def statement(run: Run, files: dict[str, bytes]) -> dict[str, object]:
                 }
             ],
             "passedTests": [result.promise.id for result in run.of(verdict="passed")],
-            "warnedTests": [result.promise.id for v in ("error", "not exercised") for result in run.of(verdict=v)],
+            "warnedTests": [result.promise.id for v in WARNED for result in run.of(verdict=v)],
             "failedTests": [result.promise.id for result in run.of(verdict="failed")],
         },
     }
@@ -41,7 +42,7 @@ def _result(run: Run) -> str:
     if run.of(verdict="failed"):
         return "FAILED"
     incomplete = run.exit_code is None or run.of(verdict="error") or not run.of(verdict="passed")
-    return "WARNED" if incomplete or run.of(verdict="not exercised") else "PASSED"
+    return "WARNED" if incomplete or any(run.of(verdict=verdict) for verdict in WARNED) else "PASSED"
 
 
 def attest(run: Run, files: dict[str, bytes], key: Path | None = None) -> str:

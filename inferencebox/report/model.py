@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from inferencebox.scenarios import AREAS, Scenario, catalogue
+from inferencebox.verdicts import WORST_FIRST
 
-VERDICTS = ("passed", "failed", "error", "not exercised")
-_WORST_FIRST = ("failed", "error", "not exercised", "passed")
 NEVER_ENDED = "the run ended before there was a verdict"
 
 Event = Mapping[str, Any]
@@ -85,7 +84,7 @@ class Result:
     @property
     def verdict(self) -> str:
         """The worst of its tests."""
-        return next(verdict for verdict in _WORST_FIRST if any(item.verdict == verdict for item in self.items))
+        return next(verdict for verdict in WORST_FIRST if any(item.verdict == verdict for item in self.items))
 
     @property
     def reason(self) -> str:

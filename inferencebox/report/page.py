@@ -5,17 +5,19 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
-from inferencebox.report.model import VERDICTS, Result, Run, reasons
+from inferencebox.report.model import Result, Run, reasons
 from inferencebox.report.plots import stacked
 from inferencebox.report.sections import controls, duration, facts, matrix, style
 from inferencebox.report.walkthrough import scenario_html
 from inferencebox.scenarios import DEMOS, catalogue
+from inferencebox.verdicts import VERDICTS
 
 _ASSETS = Path(__file__).parent / "assets"
 _MEANING = {
     "passed": "held",
     "failed": "did not hold",
     "error": "could not be judged",
+    "known gap": "known gaps of upstreams",
     "not exercised": "not exercised",
 }
 
@@ -58,6 +60,9 @@ def _headline(run: Run) -> str:
         return f"{counts['error']} of {total} promises could not be judged"
     if not counts["passed"]:
         return "No promise was exercised"
+    if counts["known gap"]:
+        gaps = f"{counts['known gap']} known gap{'s' * (counts['known gap'] > 1)}"
+        return f"{counts['passed']} promises held; {gaps} of an upstream"
     if counts["not exercised"]:
         return f"All {counts['passed']} promises that were exercised held"
     return f"All {total} promises held"
@@ -95,12 +100,16 @@ def _summary(run: Run) -> str:
 def _broken(run: Run) -> str:
     """What did not hold, and what nobody can say because of the environment: first, with causes."""
     blocks = []
-    for verdict, heading in (("failed", "What did not hold"), ("error", "What could not be judged")):
+    for verdict, heading in (
+        ("failed", "What did not hold"),
+        ("error", "What could not be judged"),
+        ("known gap", "What an upstream is known not to keep"),
+    ):
         found = run.of(verdict=verdict)
         if found:
             rows = "".join(_reason_row(run, reason, names) for reason, names in reasons(found))
             blocks.append(
-                f'<h2 class="{verdict}">{heading}</h2><div class="panel"><ul class="reasons">{rows}</ul></div>'
+                f'<h2 class="{style(verdict)}">{heading}</h2><div class="panel"><ul class="reasons">{rows}</ul></div>'
             )
     return "".join(blocks)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from inferencebox.report.model import VERDICTS, Run
+from inferencebox.report.model import Run
+from inferencebox.verdicts import VERDICTS
 
 _DATA = Path(__file__).parent.parent / "data" / "scenarios.yaml"
 

@@ -9,7 +9,7 @@ from itertools import groupby, takewhile
 from inferencebox.report.model import Attachment, Exchange, Item, Result, Step
 from inferencebox.report.plots import draw
 
-SIGNS = {"passed": "✔", "failed": "✘", "error": "!", "not exercised": "○"}
+SIGNS = {"passed": "✔", "failed": "✘", "error": "!", "known gap": "△", "not exercised": "○"}
 Part = Step | Exchange | Attachment
 ALIKE_SHOWN = 2
 _SHOWN_INLINE = 160

@@ -10,6 +10,7 @@ import yaml
 
 from inferencebox.journal import reports_problem
 from inferencebox.report.reading import KILL_MATRIX
+from inferencebox.verdicts import AS_EXPECTED, JUDGED_WELL
 
 from .suite import Verdict
 
@@ -49,9 +50,7 @@ class Outcome:
         return [
             name
             for name, seen in self.verdicts.items()
-            if name not in self.expected
-            and name not in self.allowed
-            and seen.verdict not in ("passed", "not exercised")
+            if name not in self.expected and name not in self.allowed and seen.verdict not in AS_EXPECTED
         ]
 
     @property
@@ -119,7 +118,7 @@ class Record:
             "expected": {name: each.expected for name, each in asked.items()},
             "verdicts": {name: each.word for name, each in self.outcomes.items()},
             "first_line": {
-                name: {key: seen.first_line for key, seen in each.verdicts.items() if seen.verdict != "passed"}
+                name: {key: seen.first_line for key, seen in each.verdicts.items() if seen.verdict not in JUDGED_WELL}
                 for name, each in asked.items()
             },
         }

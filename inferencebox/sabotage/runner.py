@@ -10,6 +10,7 @@ from inferencebox.errors import SetupProblem
 from inferencebox.platform import Platform
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE
+from inferencebox.verdicts import AS_EXPECTED, JUDGED_WELL
 
 from .breaking import broken, heal_leftovers
 from .catalogue import Catalogue, Sabotage
@@ -90,12 +91,14 @@ class Runner:
             [*concerned, *self._there(self.catalogue.bystanders), *self._there(self.catalogue.canaries)]
         )
         quick = self.suite.run(wanted, PATIENCE)
-        self.patience = {name: PATIENCE for name, seen in quick.items() if seen.verdict == "passed"}
-        slow = self.suite.run([name for name, seen in quick.items() if seen.verdict not in ("passed", "not exercised")])
-        self.patience |= {name: 1.0 for name, seen in slow.items() if seen.verdict == "passed"}
+        self.patience = {name: PATIENCE for name, seen in quick.items() if seen.verdict in JUDGED_WELL}
+        slow = self.suite.run([name for name, seen in quick.items() if seen.verdict not in AS_EXPECTED])
+        self.patience |= {name: 1.0 for name, seen in slow.items() if seen.verdict in JUDGED_WELL}
         healthy = {**quick, **slow}
         self.unwell = {
-            name: f"{seen.verdict}: {seen.first_line}" for name, seen in healthy.items() if seen.verdict != "passed"
+            name: f"{seen.verdict}: {seen.first_line}"
+            for name, seen in healthy.items()
+            if seen.verdict not in JUDGED_WELL
         }
         self.tell.healthy(healthy)
         if wanted and not self.patience:
@@ -140,7 +143,7 @@ class Runner:
         deadline = time.monotonic() + RECOVERY_SECONDS
         while True:
             seen = self.suite.run(canaries, PATIENCE)
-            red = {name: each for name, each in seen.items() if each.verdict != "passed"}
+            red = {name: each for name, each in seen.items() if each.verdict not in JUDGED_WELL}
             if not red or time.monotonic() > deadline:
                 return "; ".join(f"{name} is {each.verdict}: {each.first_line}" for name, each in red.items())
             time.sleep(RECOVERY_PAUSE)

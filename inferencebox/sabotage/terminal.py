@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from inferencebox.verdicts import AS_EXPECTED, JUDGED_WELL
+
 from .catalogue import Sabotage
 from .outcomes import NOTICED, Outcome, Record
 from .suite import Verdict
@@ -22,7 +24,7 @@ class Terminal:
     began: float = field(default_factory=time.monotonic)
 
     def healthy(self, verdicts: dict[str, Verdict]) -> None:
-        red = {name: seen for name, seen in verdicts.items() if seen.verdict not in ("passed", "not exercised")}
+        red = {name: seen for name, seen in verdicts.items() if seen.verdict not in AS_EXPECTED}
         idle = [name for name, seen in verdicts.items() if seen.verdict == "not exercised"]
         self._say(f"healthy platform: {len(verdicts) - len(red) - len(idle)} of {len(verdicts)} scenarios green")
         for name, seen in red.items():
@@ -35,7 +37,7 @@ class Terminal:
 
     def ended(self, outcome: Outcome) -> None:
         for name, seen in outcome.verdicts.items():
-            expected, red = name in outcome.expected, seen.verdict != "passed"
+            expected, red = name in outcome.expected, seen.verdict not in JUDGED_WELL
             if expected and seen.verdict == NOTICED:
                 self._say(f"    {name} notices: {seen.first_line}", "green")
             elif expected:
@@ -57,7 +59,8 @@ class Terminal:
         """The kill matrix: who was expected to notice, and did."""
         table = Table(title="Kill matrix", title_justify="left")
         for heading in ("sabotage", "verdict", "noticed by", "not noticed by", "red without cause", "seconds"):
-            table.add_column(heading, overflow="fold", justify="right" if heading == "seconds" else "left")
+            whole = heading in ("sabotage", "verdict", "seconds")
+            table.add_column(heading, no_wrap=whole, justify="right" if heading == "seconds" else "left")
         for outcome in record.outcomes.values():
             noticed = [name for name in outcome.expected if name not in outcome.survived and name in outcome.verdicts]
             table.add_row(
