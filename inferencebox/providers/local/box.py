@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
+from inferencebox.polling import poll
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child")
 USERNS_FIX = (
@@ -74,9 +74,7 @@ class Box:
         if not self.alive:
             return
         os.kill(self.pid, signal.SIGKILL)
-        deadline = time.monotonic() + START_SECONDS
-        while self.alive and time.monotonic() < deadline:
-            time.sleep(0.02)
+        poll(lambda: not self.alive, START_SECONDS)
 
 
 def sockets_dir(state: Path) -> Path:
@@ -142,24 +140,17 @@ def require_user_namespaces() -> None:
 
 def _first_child(outer: subprocess.Popen[bytes]) -> int:
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and outer.poll() is None:
-        listed = children.read_text().split()
-        if listed:
-            return int(listed[0])
-        time.sleep(0.005)
-    raise SetupProblem("the box did not start", "see box.log in the state directory (`ibox status` names it)")
+    poll(lambda: outer.poll() is not None or children.read_text(), START_SECONDS, every=0.005)
+    if outer.poll() is not None or not (listed := children.read_text().split()):
+        raise SetupProblem("the box did not start", "see box.log in the state directory (`ibox status` names it)")
+    return int(listed[0])
 
 
 def _await_supervisor(box: Box, outer: subprocess.Popen[bytes]) -> None:
     socket = sockets_dir(box.state) / "supervisor.sock"
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if socket.exists():
-            return
-        if outer.poll() is not None:
-            break
-        time.sleep(0.02)
+    poll(lambda: socket.exists() or outer.poll() is not None, START_SECONDS)
+    if socket.exists():
+        return
     tail = (box.state / "logs" / "box.log").read_text(errors="replace").strip().splitlines()[-1:]
     raise SetupProblem(f"the box did not start: {' '.join(tail)}", "see box.log in the state directory")
 

@@ -15,10 +15,10 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
+from inferencebox.polling import poll
 
 from .box import Box, find, project_python, sockets_dir
 
@@ -66,11 +66,8 @@ class Door:
             stderr=log,
             start_new_session=True,
         )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if time.monotonic() > deadline:
-                raise SetupProblem("the door into the platform did not open", f"read {log.name}")
-            time.sleep(0.02)
+        if not poll(self._answers, START_SECONDS):
+            raise SetupProblem("the door into the platform did not open", f"read {log.name}")
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:

@@ -1,13 +1,13 @@
-"""Waits until parts of the box answer. The only place of this provider that polls."""
+"""Waits until parts of the box answer."""
 
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
 from inferencebox.errors import SetupProblem
+from inferencebox.polling import poll
 
 from .door import Door
 from .supervisor import Supervisor
@@ -49,16 +49,19 @@ class Readiness:
 
     def until(self, done: Callable[[], bool], what: str, program: str = "", seconds: float = DEFAULT_SECONDS) -> None:
         """Wait for a condition; a program that keeps ending is reported with its last words."""
-        deadline = time.monotonic() + seconds
-        while not done():
+
+        def done_or_dead() -> bool:
+            if done():
+                return True
             if program:
                 self._supervisor.require_running(program)
-            if time.monotonic() > deadline:
-                words = f"; last line of its log: {self._supervisor.last_words(program)}" if program else ""
-                raise SetupProblem(
-                    f"{what} was not ready after {seconds:.0f} s{words}", "see the logs that `ibox status` names"
-                )
-            time.sleep(INTERVAL_SECONDS)
+            return False
+
+        if not poll(done_or_dead, seconds, INTERVAL_SECONDS):
+            words = f"; last line of its log: {self._supervisor.last_words(program)}" if program else ""
+            raise SetupProblem(
+                f"{what} was not ready after {seconds:.0f} s{words}", "see the logs that `ibox status` names"
+            )
 
     @staticmethod
     def _answers(client: httpx.Client, url: str) -> bool:
