@@ -4,7 +4,8 @@ external processor.
 In a cluster the AI Gateway's webhook adds the processor's container to Envoy's pod, and the kubelet mounts the
 configuration Secret and runs the container. Here Envoy is a process, so this does those two things: it creates
 the pod object,
-lets the real webhook add the container, and runs what the webhook asked for, with the real processor.
+lets the real webhook add the container, and runs what the webhook asked for, with the real processor. Envoy itself is
+run again when it ends (`restart`).
 
 Runs inside the box: ``python -m inferencebox.providers.local.gateway_agent KUBECONFIG GATEWAY NAMESPACE PROCESSOR
 FOLDER``.
@@ -18,6 +19,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from .restart import keep_envoy_running
 
 SYSTEM = "envoy-gateway-system"
 CONTAINER = "ai-gateway-extproc"
@@ -147,6 +151,7 @@ def main() -> None:
     kubeconfig, gateway, namespace, processor, folder = sys.argv[1:]
     agent = Agent(Path(kubeconfig), gateway, namespace, Path(processor), Path(folder))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    threading.Thread(target=keep_envoy_running, daemon=True).start()
     try:
         agent.run()
     finally:
