@@ -215,7 +215,7 @@ def _how_to_use(platform: Platform) -> str:
     ends = platform.endpoints
     name = "" if platform.instance == DEFAULT_INSTANCE else f" --instance {platform.instance}"
     lines = ["", "Where it answers:", *(f"  {which:14}{end.url}" for which, end in sorted(ends.items()))]
-    lines += ["", "Use it:", f"  export KUBECONFIG={platform.kubeconfig}"]
+    lines += ["", "Use it:", f"  export KUBECONFIG={shlex.quote(str(platform.kubeconfig))}"]
     if "jwt-server" in ends and "gateway" in ends:
         pick = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"tenant-a\"])'"
         ask = 'curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json"'

@@ -30,8 +30,9 @@ file={sockets}/supervisor.sock
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 [include]
-files = {state}/programs/*.conf
+files = programs/*.conf
 """
+# relative to the file, since names are parted at spaces
 
 PROGRAM = """\
 [program:{name}]
