@@ -1,6 +1,7 @@
 """``ibox up``, ``ibox status``, ``ibox down``: a platform that stays, to look at and to use by hand."""
 
 import json
+import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
