@@ -15,6 +15,7 @@ from inferencebox.paths import manifests_dir
 SHA256 = re.compile(r"[0-9a-f]{64}")
 IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 FILES_PREFIX = "files-"
+IMAGE_PREFIX = "image-"
 DEFAULT_RELEASE = "2026.11"
 
 Picked = TypeVar("Picked")
@@ -107,12 +108,14 @@ class DebSource(Pin):
 
     Args:
         packages: the program's package and every library of it, as ``name`` or ``name=version*``; nothing is resolved.
+        releases: other releases of Debian than the machine's that packages come from; give the version of those.
         launchers: name of a launcher -> path of the program in the packages, and arguments that come first.
         environment: variables for the launchers; ``@ROOT@`` is where the packages are unpacked, ``@TRIPLET@`` the
             machine in Debian's words (x86_64-linux-gnu).
     """
 
     packages: list[str] = Field(min_length=1)
+    releases: list[str] = Field(default_factory=list)
     launchers: dict[str, list[str]] = Field(min_length=1)
     environment: dict[str, str] = Field(default_factory=dict)
 
@@ -157,11 +160,34 @@ class FilesPin(Item):
     expected_seconds: float = 5
 
 
+class ImagePin(Item):
+    """One container image of the platform: pulled by digest, or assembled as ``manifests/images.yaml`` says.
+
+    Args:
+        reference: what manifests name it, ``host/repository:tag``.
+        digest: of its manifest or index in the registry, if somebody has looked it up.
+    """
+
+    reference: str
+    digest: str | None = None
+    expected_seconds: float = 10
+
+    @field_validator("digest")
+    @classmethod
+    def is_digest(cls, digest: str | None) -> str | None:
+        return ImageSource.is_sha256(digest)
+
+
 class LayerPin(Pin):
-    """One installable part of the platform at one version."""
+    """One installable part of the platform at one version.
+
+    Args:
+        needs_nodes: whether nothing of it runs on a platform without nodes.
+    """
 
     version: str
     purpose: str
+    needs_nodes: bool = False
     go: GoModule | None = None
     programs: dict[str, ProgramPin] = Field(default_factory=dict)
 
@@ -179,6 +205,7 @@ class Release(Pin):
     about: str
     toolchain: ToolchainPin
     layers: dict[str, LayerPin]
+    images: dict[str, ImagePin] = Field(default_factory=dict)
 
     @classmethod
     def names(cls, folder: Path | None = None) -> list[str]:
@@ -218,6 +245,14 @@ class Release(Pin):
     def select(self, names: Sequence[str]) -> list[Item]:
         """The items of these names, in this order."""
         return [self._pick(self.items, name, "program") for name in dict.fromkeys(names)]
+
+    def images_of(self, names: Sequence[str]) -> list[ImagePin]:
+        """The container images of these names."""
+        chosen = [self._pick(self.images, name, "image") for name in dict.fromkeys(names)]
+        return [
+            pin.model_copy(update={"name": f"{IMAGE_PREFIX}{name}", "version": pin.reference.rpartition(":")[2]})
+            for name, pin in zip(dict.fromkeys(names), chosen, strict=True)
+        ]
 
     def files_of(self, layer: str) -> FilesPin:
         """What is kept of this layer's module."""

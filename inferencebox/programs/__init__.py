@@ -15,7 +15,12 @@ __all__ = ["Progress", "module_files", "provide", "shown"]
 
 
 def provide(
-    release: Release, names: Sequence[str], progress: Progress | None = None, *, again: bool = False
+    release: Release,
+    names: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    again: bool = False,
+    use_path: bool = True,
 ) -> dict[str, Path]:
     """The programs of these names, and only these, ready to run.
 
@@ -24,8 +29,9 @@ def provide(
         names: programs of the release; ``files-<layer>`` for what ``module_files`` gives.
         progress: is told what happens; see ``shown``.
         again: make them anew even if the cache has them.
+        use_path: take a program from PATH when it is the pinned version there.
     """
-    return provisioner(release, progress or Silent(), again).provide(release.select(names))
+    return provisioner(release, progress or Silent(), again, use_path).provide(release.select(names))
 
 
 def module_files(release: Release, layer: str, progress: Progress | None = None, *, again: bool = False) -> Path:

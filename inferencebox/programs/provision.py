@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,11 +77,19 @@ class Provisioner:
         commands: what the sources run their commands with; stopped when something fails.
         progress: is told what happens.
         again: make everything anew even if the cache has it.
+        use_path: take programs from PATH when they are the pinned version.
     """
 
     def __init__(
-        self, store: Store, sources: Sequence[Source], commands: Commands, progress: Progress, again: bool = False
+        self,
+        store: Store,
+        sources: Sequence[Source],
+        commands: Commands,
+        progress: Progress,
+        again: bool = False,
+        use_path: bool = True,
     ) -> None:
+        self._use_path = use_path
         self._store = store
         self._sources = sources
         self._commands = commands
@@ -102,16 +111,30 @@ class Provisioner:
             pending = [one for one in pending if one.name not in made]
         return {one.name: found[one.name] for one in wanted}
 
+    def missing(self, items: Iterable[Item]) -> list[Item]:
+        """Those that would have to be made."""
+        return [item for item in items if not self._look_in_cache(self._wanted(item))]
+
+    def keys(self, item: Item) -> list[str]:
+        """What the item is, by each source that could give it."""
+        keys = []
+        for source in self._wanted(item).sources:
+            with suppress(Unavailable):
+                keys.append(self._key(source, item))
+        return keys
+
     def _wanted(self, item: Item) -> Wanted:
         return Wanted(item, [source for source in self._sources if source.offers(item)])
 
     def _look(self, one: Wanted) -> Path | None:
         """What is here already: on PATH, or in the cache from any source."""
-        path = find_on_path(one.item)
+        path = find_on_path(one.item) if self._use_path else None
         if path:
             self._progress.end(one.name, f"on PATH: {path}")
             return path
         cached = None if self._again else self._look_in_cache(one)
+        if cached:
+            self._progress.end(one.name, "in the cache")
         for source in list(one.sources):
             why = None if cached else source.obstacle(one.item)
             if why:
@@ -126,7 +149,6 @@ class Provisioner:
                 continue
             entry = self._store.find(one.name, key)
             if entry:
-                self._progress.end(one.name, "in the cache")
                 return entry.path
         return None
 
@@ -210,8 +232,8 @@ def _first_failure(running: Sequence["Future[dict[str, Path]]"]) -> None:
         future.result()
 
 
-def provisioner(release: Release, progress: Progress, again: bool = False) -> Provisioner:
+def provisioner(release: Release, progress: Progress, again: bool = False, use_path: bool = True) -> Provisioner:
     """The provisioner for this machine's cache."""
     store = Store(cache_dir())
     commands = Commands(store.logs)
-    return Provisioner(store, sources_for(release, store, commands), commands, progress, again)
+    return Provisioner(store, sources_for(release, store, commands), commands, progress, again, use_path)

@@ -16,12 +16,17 @@ INSTALLER_FIX = "pip install uv"
 INDEX_FIX = "check that `pip download` reaches its package index, then run this again"
 
 
+def uv() -> list[str]:
+    """The uv command, from PATH or from this environment; empty when there is none."""
+    if shutil.which("uv"):
+        return ["uv"]
+    return [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else []
+
+
 def installer() -> list[str]:
     """The command that installs wheels here, up to its ``install``; empty when there is none."""
-    if shutil.which("uv"):
-        return ["uv", "pip", "install", "--python", sys.executable, "--link-mode", "copy"]
-    if importlib.util.find_spec("uv"):
-        return [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--link-mode", "copy"]
+    if uv():
+        return [*uv(), "pip", "install", "--python", sys.executable, "--link-mode", "copy"]
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
     return []

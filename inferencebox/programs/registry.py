@@ -72,10 +72,21 @@ class Image:
 
     def layers(self) -> list[Mapping[str, Any]]:
         """Descriptors of the layers for this machine, lowest first."""
+        return list(self._for_us["layers"])
+
+    def configuration(self) -> bytes:
+        """The image's configuration for this machine, digest compared."""
+        digest = self._for_us["config"]["digest"]
+        content = bytes(self._get(self._container.get_blob_url(digest), {}).content)
+        self._require(digest, hashlib.sha256(content).hexdigest())
+        return content
+
+    @functools.cached_property
+    def _for_us(self) -> dict[str, Any]:
         manifest = self._manifest(self._digest)
         if "manifests" in manifest:
             manifest = self._manifest(self._for_this_machine(manifest["manifests"]))
-        return list(manifest["layers"])
+        return manifest
 
     def download(self, layer: Mapping[str, Any], target: Path) -> Path:
         """Fetch one layer and compare its digest."""

@@ -32,14 +32,16 @@ class DebPrograms:
         return Unavailable(f"no {' and no '.join(missing)} here", "use a Debian machine") if missing else None
 
     def batch(self, item: Item) -> str:
-        return "deb"
+        assert item.deb
+        return "-".join(["deb", *item.deb.releases])
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
         assert item.deb
         return {"deb": item.deb.model_dump(), "version": item.version}
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
-        packages = apt.Packages(work, self._commands)
+        assert items[0].deb
+        packages = apt.Packages(work, self._commands, items[0].deb.releases)
         packages.update()
         return each(items, lambda item: self._make_one(item, packages, work))
 

@@ -1,0 +1,132 @@
+"""``manifests/images.yaml``: what images are put together from where no registry has them."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from inferencebox.errors import SetupProblem
+from inferencebox.paths import manifests_dir
+from inferencebox.release import Item, Pin, describe
+
+PROJECT = "project"
+"""In ``files``, stands for the project's own files, where others name a layer."""
+
+
+class PackageSet(Item):
+    """Debian packages that are unpacked over each other; every library is named, nothing is resolved."""
+
+    packages: list[str] = Field(min_length=1)
+    expected_seconds: float = 10
+
+
+class PythonSet(Item):
+    """Python distributions as ``uv.lock`` has them, in one folder.
+
+    Args:
+        package: the project of the workspace whose dependencies they are.
+        extras: of it.
+        group: instead, a dependency group of the whole project.
+    """
+
+    package: str | None = None
+    extras: list[str] = Field(default_factory=list)
+    group: str | None = None
+    expected_seconds: float = 60
+
+    @model_validator(mode="after")
+    def is_of_one_thing(self) -> "PythonSet":
+        if (self.package is None) == (self.group is None):
+            raise ValueError("give either package or group")
+        return self
+
+
+class Recipe(Pin):
+    """One image. Paths are those in the image.
+
+    Args:
+        packages: sets of Debian packages.
+        packages_of: programs of the release that come in Debian packages: those packages.
+        python: sets of Python distributions, found by Debian's Python.
+        services: our own services (folders of ``services/``), with their commands in /usr/local/bin.
+        programs: programs of the release, and where they lie.
+        files: a file or a folder -> where it comes from: ``layer:path in its module``, or ``project:path``.
+        applets: commands of busybox.
+        links: path -> target.
+        folders: path -> mode.
+        authorities: whether the usual certificate authorities are needed.
+    """
+
+    packages: list[str] = Field(default_factory=list)
+    packages_of: list[str] = Field(default_factory=list)
+    python: list[str] = Field(default_factory=list)
+    services: list[str] = Field(default_factory=list)
+    programs: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+    applets: list[str] = Field(default_factory=list)
+    links: dict[str, str] = Field(default_factory=dict)
+    folders: dict[str, str] = Field(default_factory=dict)
+    authorities: bool = False
+    user: str = ""
+    entrypoint: list[str] = Field(default_factory=list)
+    command: list[str] = Field(default_factory=list)
+    environment: dict[str, str] = Field(default_factory=dict)
+    workdir: str = ""
+
+    def layers_used(self) -> list[str]:
+        """Layers of the release out of whose modules files are taken."""
+        return sorted({layer for layer, _ in map(split_source, self.files.values()) if layer != PROJECT})
+
+
+class Recipes(Pin):
+    """All recipes, and the sets they are made of."""
+
+    packages: dict[str, PackageSet]
+    python: dict[str, PythonSet]
+    accounts: dict[str, int]
+    images: dict[str, Recipe]
+
+    @model_validator(mode="before")
+    @classmethod
+    def short_sets(cls, content: dict[str, object]) -> dict[str, object]:
+        """A set of packages is written as a list."""
+        sets = content.get("packages")
+        if isinstance(sets, Mapping):
+            content["packages"] = {name: {"packages": packages} for name, packages in sets.items()}
+        return content
+
+    @model_validator(mode="after")
+    def names_what_is_there(self) -> "Recipes":
+        for name, recipe in self.images.items():
+            for kind, used, known in (
+                ("packages", recipe.packages, self.packages),
+                ("python", recipe.python, self.python),
+            ):
+                if unknown := set(used) - set(known):
+                    raise ValueError(f"image {name}: no {kind} {', '.join(sorted(unknown))}")
+        return self
+
+    def package_sets(self, recipe: Recipe) -> list[Item]:
+        return [self.packages[name].model_copy(update={"name": f"packages-{name}"}) for name in recipe.packages]
+
+    def python_sets(self, recipe: Recipe) -> list[Item]:
+        return [self.python[name].model_copy(update={"name": f"python-{name}"}) for name in recipe.python]
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """``istio:manifests/charts`` -> layer and path."""
+    layer, _, path = source.partition(":")
+    return layer, path
+
+
+@cache
+def known() -> Recipes:
+    """The recipes of this checkout."""
+    path = manifests_dir() / "images.yaml"
+    try:
+        return Recipes.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise SetupProblem(f"{path} cannot be read: {error}", "run from a checkout of the project") from error
+    except ValidationError as error:
+        raise SetupProblem(f"{path}: {describe(error)}", "correct the file") from error

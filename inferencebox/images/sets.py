@@ -1,0 +1,111 @@
+"""What images are made of besides programs: Debian packages and Python distributions, unpacked and not installed."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inferencebox.images.recipes import PackageSet, PythonSet
+from inferencebox.paths import project_root
+from inferencebox.programs import apt, pypi
+from inferencebox.programs.commands import CommandFailed, Commands
+from inferencebox.programs.errors import Unavailable
+from inferencebox.programs.sources.base import Made, Outcomes, each
+from inferencebox.programs.store import digest_of
+from inferencebox.release import Item
+
+PYTHON_VERSION = "3.11"
+"""Debian 12's, which images run."""
+
+
+class UnpackedPackages:
+    """Sets of Debian packages, fetched with one look at the package lists."""
+
+    name = "packages"
+    needs_bytes = 1 << 30
+    uses_all_cores = False
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    def offers(self, item: Item) -> bool:
+        return isinstance(item, PackageSet)
+
+    def obstacle(self, item: Item) -> Unavailable | None:
+        missing = apt.missing_tools()
+        return Unavailable(f"{' and '.join(missing)} not found", "use a Debian or Ubuntu machine") if missing else None
+
+    def batch(self, item: Item) -> str:
+        return "packages"
+
+    def recipe(self, item: Item) -> Mapping[str, Any]:
+        assert isinstance(item, PackageSet)
+        return {"packages": item.packages}
+
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
+        packages = apt.Packages(work, self._commands)
+        packages.update()
+        return each(items, lambda item: self._make_one(item, packages, work))
+
+    def _make_one(self, item: Item, packages: apt.Packages, work: Path) -> Made:
+        assert isinstance(item, PackageSet)
+        debs = packages.download(item.packages, work / item.name)
+        root = work / f"made-{item.name}"
+        packages.unpack(debs, root)
+        return Made(root, "", {deb.name: digest_of(deb) for deb in debs})
+
+
+class LockedDistributions:
+    """Sets of Python distributions, by the checksums of ``uv.lock``, as wheels for Debian's Python."""
+
+    name = "uv"
+    needs_bytes = 2 << 30
+    uses_all_cores = False
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+
+    def offers(self, item: Item) -> bool:
+        return isinstance(item, PythonSet)
+
+    def obstacle(self, item: Item) -> Unavailable | None:
+        return None if pypi.uv() else Unavailable("uv is not here", pypi.INSTALLER_FIX)
+
+    def batch(self, item: Item) -> str:
+        return item.name
+
+    def recipe(self, item: Item) -> Mapping[str, Any]:
+        assert isinstance(item, PythonSet)
+        return {
+            "set": [item.package, item.extras, item.group],
+            "python": PYTHON_VERSION,
+            "lock": digest_of(project_root() / "uv.lock"),
+        }
+
+    def make(self, items: Sequence[Item], work: Path) -> Outcomes:
+        return each(items, lambda item: self._make_one(item, work))
+
+    def _make_one(self, item: Item, work: Path) -> Made:
+        assert isinstance(item, PythonSet)
+        requirements, target = work / "requirements.txt", work / "out"
+        self._run(item, ["export", *_which(item), "--frozen", "--no-emit-workspace", "-o", requirements])
+        options = ["--only-binary", ":all:", "--require-hashes", "--no-deps", "--link-mode", "copy"]
+        python: list[str | Path] = ["--python-version", PYTHON_VERSION, "--target", target]
+        self._run(item, ["pip", "install", *python, *options, "-r", requirements])
+        for folder in [*target.rglob("__pycache__"), target / "bin"]:
+            shutil.rmtree(folder, ignore_errors=True)
+        return Made(target, "", {"requirements": digest_of(requirements)})
+
+    def _run(self, item: Item, words: Sequence[str | Path]) -> None:
+        try:
+            self._commands.run(f"{item.name}-{words[0]}", [*pypi.uv(), *words], cwd=project_root(), env=os.environ)
+        except CommandFailed as failure:
+            raise Unavailable(f"no {item.name} ({failure})", f"read {failure.log}, then run this again") from failure
+
+
+def _which(item: PythonSet) -> list[str]:
+    if item.group:
+        return ["--only-group", item.group]
+    extras = [word for name in item.extras for word in ("--extra", name)]
+    return ["--no-dev", "--package", str(item.package), *extras]

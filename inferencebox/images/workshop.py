@@ -1,0 +1,49 @@
+"""Where images are made: the cache, the sources, and what they share."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from inferencebox.images import recipes
+from inferencebox.images.sets import LockedDistributions, UnpackedPackages
+from inferencebox.images.sources import AssembledImages, Ingredients, PulledImages
+from inferencebox.paths import cache_dir
+from inferencebox.programs.commands import Commands
+from inferencebox.programs.progress import Progress, Silent
+from inferencebox.programs.provision import Provisioner, sources_for
+from inferencebox.programs.sources.base import Source
+from inferencebox.programs.store import Store
+from inferencebox.release import IMAGE_PREFIX, Release
+
+
+class Workshop:
+    """Makes the images of one release.
+
+    Args:
+        release: the pins.
+        progress: is told what happens.
+        again: make images anew even if the cache has them (not the programs in them).
+    """
+
+    def __init__(self, release: Release, progress: Progress | None = None, again: bool = False) -> None:
+        self.release = release
+        self.store = Store(cache_dir())
+        self.commands = Commands(self.store.logs)
+        self.progress = progress or Silent()
+        self.again = again
+        self.inside_sources: list[Source] = [
+            *sources_for(release, self.store, self.commands),
+            UnpackedPackages(self.commands),
+            LockedDistributions(self.commands),
+        ]
+        self.inside = Provisioner(self.store, self.inside_sources, self.commands, self.progress, use_path=False)
+        self._ingredients = Ingredients(recipes.known(), release, self.inside)
+        sources: list[Source] = [PulledImages(), AssembledImages(self._ingredients)]
+        self.images = Provisioner(self.store, sources, self.commands, self.progress, again)
+
+    def provide(self, names: Sequence[str]) -> Mapping[str, Path]:
+        """Archives by the images' names. What several lack is made together first: one build for many programs."""
+        pins = self.release.images_of(names)
+        undone = {pin.name for pin in (pins if self.again else self.images.missing(pins))}
+        here = [self._ingredients.recipe(pin) for pin in pins if pin.name in undone and not pin.digest]
+        self._ingredients.get([recipe for recipe in here if recipe])
+        return {name.removeprefix(IMAGE_PREFIX): path for name, path in self.images.provide(pins).items()}

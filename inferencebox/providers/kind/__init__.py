@@ -1,0 +1,1 @@
+"""The provider ``kind``: Kubernetes nodes as containers of this machine's engine."""

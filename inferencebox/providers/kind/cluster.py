@@ -1,0 +1,289 @@
+"""A Kubernetes cluster in this machine's engine: created, found again, filled with images, deleted.
+
+Its life goes through pytest-kind's ``KindCluster`` (optional extra ``kind``; GPL-3.0-or-later, not part of what we
+distribute), which is given our pinned kind and kubectl and so never downloads any.
+"""
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inferencebox import programs
+from inferencebox.errors import SetupProblem
+from inferencebox.paths import state_dir
+from inferencebox.programs import Progress
+from inferencebox.programs.store import digest_of
+from inferencebox.providers.kind import node
+from inferencebox.providers.kind.engine import Engine
+from inferencebox.release import Release
+
+NAME = "inference-in-a-box"
+DEFAULT_INSTANCE = "default"
+NODE_LABEL = "io.x-k8s.kind.cluster"
+PORT_HOST = "127.0.0.1"
+REGION = "box"
+READY_SECONDS = 240
+ROUTE_SECONDS = 120
+POLL_SECONDS = 0.5
+NAMESPACES = ("kube-system", "local-path-storage")
+LOADED = "/var/lib/inferencebox/loaded"
+ZONES = ("zone-a", "zone-b", "zone-c")
+WRAPPER = """#!/bin/sh
+# The pinned kind, with what it says while it works kept in a log
+PATH={path}:"$PATH" exec {kind} "$@" 2>>{log}
+"""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The pinned programs that a cluster is handled with."""
+
+    kind: Path
+    kubectl: Path
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster.
+
+    Args:
+        name: kind's name of it.
+        home: where its kubeconfig, configuration and log are.
+        engine: what its nodes run in.
+        tools: kind and kubectl.
+    """
+
+    name: str
+    home: Path
+    engine: Engine
+    tools: Tools
+
+    @property
+    def context(self) -> str:
+        return f"kind-{self.name}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.home / "kubeconfig"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "kind.log"
+
+    def nodes(self) -> list[str]:
+        """Its nodes' containers, running or not."""
+        words = ["ps", "--all", "--filter", f"label={NODE_LABEL}={self.name}", "--format", "{{.Names}}"]
+        return sorted(self.engine.run(*words).split())
+
+    def exists(self) -> bool:
+        return bool(self.nodes())
+
+    def create(self, image: str, nodes: int, ports: Sequence[int] = ()) -> None:
+        """Create the cluster, or find it as it is, and wait until it can be used.
+
+        Args:
+            image: the node image's name in the engine.
+            nodes: one control plane, and workers for the rest.
+            ports: node ports that are reached from this machine; ``host_port`` says where.
+
+        Raises:
+            SetupProblem: it cannot be created, does not get ready, or is there with another number of nodes.
+        """
+        there = self.nodes()
+        if there and len(there) != nodes:
+            raise SetupProblem(
+                f"the cluster {self.name} is there with {len(there)} nodes, not {nodes}",
+                f"take it down first, or ask for --nodes {len(there)}",
+            )
+        self.home.mkdir(parents=True, exist_ok=True)
+        if there:
+            self._wake(there)
+            self._export_kubeconfig()
+        config = self.home / "kind.yaml"
+        config.write_text(yaml.safe_dump(configuration(nodes, ports)))
+        try:
+            with self._kind_cluster(image) as kind_cluster:
+                kind_cluster.create(config)
+        except subprocess.CalledProcessError as failure:
+            raise SetupProblem(f"kind cannot create {self.name}: {self._said()}", f"read {self.log}") from failure
+        self._wait()
+
+    def delete(self) -> None:
+        """Delete the cluster with all its volumes; no error if there is none."""
+        with self._kind_cluster(None) as kind_cluster:
+            try:
+                kind_cluster.delete()
+            except subprocess.CalledProcessError as failure:
+                raise SetupProblem(f"kind cannot delete {self.name}: {self._said()}", f"read {self.log}") from failure
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def host_port(self, port: int) -> int:
+        """The port of this machine that leads to a node port."""
+        said = self.engine.run("port", f"{self.name}-control-plane", f"{port}/tcp")
+        found = re.search(r":(\d+)\s*$", said)
+        if not found:
+            raise SetupProblem(f"{self.name} was created without node port {port}", "take it down, then up again")
+        return int(found[1])
+
+    def load(self, archives: Mapping[str, Path]) -> list[str]:
+        """Put images into every node that lacks them; the names of those that were new to some node."""
+        nodes = self.nodes()
+        keys = {name: f"{name}-{_key(path)}" for name, path in archives.items()}
+        with ThreadPoolExecutor() as pool:
+            have = dict(zip(nodes, pool.map(self._loaded, nodes), strict=True))
+            missing = [(where, name) for where in nodes for name in archives if keys[name] not in have[where]]
+            for done in [pool.submit(self._load, where, archives[name], keys[name]) for where, name in missing]:
+                done.result()
+        return sorted({name for _, name in missing})
+
+    def kubectl(self, *words: str, timeout: float = READY_SECONDS) -> str:
+        """What kubectl prints.
+
+        Raises:
+            SetupProblem: it failed; with the last line it said.
+        """
+        command: list[str | Path] = [self.tools.kubectl, "--kubeconfig", self.kubeconfig, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["no message"]
+            raise SetupProblem(f"kubectl {words[0]} failed on {self.name}: {said[-1]}", f"KUBECONFIG={self.kubeconfig}")
+        return done.stdout
+
+    def _wake(self, there: Sequence[str]) -> None:
+        """Start nodes that an engine's restart left stopped."""
+        words = ["ps", "--all", "--filter", f"label={NODE_LABEL}={self.name}", "--filter", "status=exited"]
+        stopped = self.engine.run(*words, "--format", "{{.Names}}").split()
+        if stopped:
+            self.engine.run("start", *stopped)
+
+    def _export_kubeconfig(self) -> None:
+        words = ["export", "kubeconfig", "--name", self.name, "--kubeconfig", str(self.kubeconfig)]
+        done = subprocess.run([self._wrapper(), *words], capture_output=True, text=True)
+        if done.returncode:
+            raise SetupProblem(f"kind gives no kubeconfig of {self.name}: {self._said()}", f"read {self.log}")
+
+    @contextlib.contextmanager
+    def _kind_cluster(self, image: str | None) -> Iterator[Any]:
+        """pytest-kind's handle. It makes a folder where we are when it is created, so we are in ours."""
+        try:
+            from pytest_kind import KindCluster
+        except ImportError as error:
+            raise SetupProblem("pytest-kind is not installed", 'pip install "inferencebox[kind]"') from error
+        self.home.mkdir(parents=True, exist_ok=True)
+        with contextlib.chdir(self.home):
+            handle = KindCluster(
+                self.name,
+                kubeconfig=self.kubeconfig,
+                image=image,
+                kind_path=self._wrapper(),
+                kubectl_path=self.tools.kubectl,
+            )
+        yield handle
+
+    def _wrapper(self) -> Path:
+        """The pinned kind as pytest-kind is to call it."""
+        path = self.home / "kind"
+        words = {"path": self.engine.docker.parent, "kind": self.tools.kind, "log": self.log}
+        path.write_text(WRAPPER.format(**{name: shlex.quote(str(word)) for name, word in words.items()}))
+        path.chmod(0o755)
+        return path
+
+    def _said(self) -> str:
+        """What kind said about its failure: its first line that speaks of an error."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no message")
+
+    def _wait(self) -> None:
+        """Until nodes and the cluster's own parts are ready, and each node knows the way to the others' pods."""
+        limit = f"--timeout={READY_SECONDS}s"
+        self.kubectl("wait", "--for=condition=Ready", "nodes", "--all", limit)
+        for namespace in NAMESPACES:
+            found = self.kubectl("get", "deployments,daemonsets", "--namespace", namespace, "--output=name")
+            for workload in found.split():
+                self.kubectl("rollout", "status", workload, "--namespace", namespace, limit, timeout=READY_SECONDS + 10)
+        self._await_routes()
+
+    def _await_routes(self) -> None:
+        subnets = {
+            item["metadata"]["name"]: item["spec"]["podCIDR"]
+            for item in json.loads(self.kubectl("get", "nodes", "--output=json"))["items"]
+        }
+        deadline = time.monotonic() + ROUTE_SECONDS
+        for name in subnets:
+            others = {subnet for other, subnet in subnets.items() if other != name}
+            while missing := others - set(self.engine.run("exec", name, "ip", "route", "show").split()):
+                if time.monotonic() > deadline:
+                    raise SetupProblem(
+                        f"{name} has no route to {', '.join(sorted(missing))}",
+                        f"see the logs of the network's pods in kube-system (KUBECONFIG={self.kubeconfig})",
+                    )
+                time.sleep(POLL_SECONDS)
+
+    def _loaded(self, where: str) -> set[str]:
+        listed = ["exec", where, "sh", "-c", f"mkdir -p {LOADED}; ls {LOADED}"]
+        return set(self.engine.run(*listed).split())
+
+    def _load(self, where: str, archive: Path, key: str) -> None:
+        with archive.open("rb") as content:
+            words: list[str | Path] = [self.engine.docker, "exec", "--interactive", where, "ctr", *node.IMPORT, "-"]
+            done = subprocess.run(words, stdin=content, capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["no message"]
+            raise SetupProblem(f"{archive} cannot be loaded into {where}: {said[-1]}", "make room on this disk")
+        self.engine.run("exec", where, "touch", f"{LOADED}/{key}")
+
+
+def name_of(instance: str) -> str:
+    """The cluster of an instance; the usual one has the platform's own name."""
+    return NAME if instance == DEFAULT_INSTANCE else f"{NAME}-{instance}"
+
+
+def handle(instance: str, engine: Engine, release: Release, progress: Progress | None = None) -> Cluster:
+    """The cluster of an instance, whether it is there or not."""
+    there = programs.provide(release, ["kind", "kubectl"], progress, use_path=False)
+    return Cluster(name_of(instance), state_dir(instance) / "kind", engine, Tools(there["kind"], there["kubectl"]))
+
+
+def ensure_node_image(engine: Engine, release: Release, progress: Progress | None = None) -> str:
+    """Have the node image in the engine; its name there."""
+    reference = release.images[node.IMAGE].reference
+    archive = node.provide(release, progress)
+    named = f"{reference.rpartition(':')[0]}:{release.layers['kubernetes'].version}-{_key(archive)}"
+    if not engine.run("images", "--quiet", named):
+        engine.run("load", "--input", archive)
+        engine.run("tag", reference, named)
+    return named
+
+
+def configuration(nodes: int, ports: Sequence[int]) -> dict[str, Any]:
+    """kind's configuration: ports of this machine are left for kind to choose, nodes are spread over zones."""
+    roles = ["control-plane", *["worker"] * (nodes - 1)]
+    mappings = [{"containerPort": port, "hostPort": 0, "listenAddress": PORT_HOST} for port in ports]
+    described: list[dict[str, Any]] = [
+        {"role": role, "labels": {"topology.kubernetes.io/region": REGION, "topology.kubernetes.io/zone": zone}}
+        for role, zone in zip(roles, _zones(nodes), strict=True)
+    ]
+    described[0]["extraPortMappings"] = mappings
+    subnets = {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
+    return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "networking": subnets, "nodes": described}
+
+
+def _zones(nodes: int) -> list[str]:
+    return [ZONES[number % len(ZONES)] for number in range(nodes)]
+
+
+def _key(archive: Path) -> str:
+    """What tells one archive from another: its place in the cache, or its content if it comes from elsewhere."""
+    key = archive.parent.parent.name
+    return key if re.fullmatch(r"[0-9a-f]{20}", key) else digest_of(archive)[:20]
