@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from inferencebox.bytecode import keep_compiled
+
+keep_compiled()
 pytest.register_assert_rewrite("fixtures")
 pytest_plugins = [
     f"fixtures.{module.stem}"

@@ -1,5 +1,10 @@
 """The ``ibox`` command line. Only here does a ``SetupProblem`` become one line and exit code 2."""
 
+# ruff: noqa: E402  # what is imported before it is compiled each time
+from inferencebox.bytecode import keep_compiled
+
+keep_compiled()
+
 import sys
 
 import typer

@@ -6,12 +6,13 @@ Format: WHATWG HTML "Server-sent events" (events end with an empty line); OpenAI
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import openai
+from typing import TYPE_CHECKING, Any
 
 from inferencebox.platform import Endpoint
 from inferencebox.probes.http import Call, Observation
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 DONE = "[DONE]"
 
@@ -22,12 +23,12 @@ def chat(endpoint: Endpoint, model: str, prompt: str = "Hello", stream: bool = F
     return Call("POST", endpoint, "/v1/chat/completions", json=body, **options)
 
 
-def client(endpoint: Endpoint, token: str, host: str | None = None, timeout: float = 30) -> openai.OpenAI:
+def client(endpoint: Endpoint, token: str, host: str | None = None, timeout: float = 30) -> "OpenAI":
     """The official client, unchanged but for its base URL (and a Host header, where names are not resolved)."""
+    from openai import OpenAI  # here: it takes as long to import as all the rest of the suite
+
     headers = {"Host": host} if host else None
-    return openai.OpenAI(
-        base_url=f"{endpoint.url}/v1", api_key=token, default_headers=headers, timeout=timeout, max_retries=0
-    )
+    return OpenAI(base_url=f"{endpoint.url}/v1", api_key=token, default_headers=headers, timeout=timeout, max_retries=0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import network
+from . import plumber
 from .box import SHORT_STATE
 
 KEPT_OUT = {"etc", "certs", "run", "proc", "state"}
@@ -37,7 +37,7 @@ def main(state: Path) -> None:
     os.symlink(state, root / SHORT_STATE.relative_to("/"))
     os.chroot(root)
     os.chdir("/")
-    network.make_bridge()
+    plumber.make_bridge()
     os.execv(
         sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(state / "supervisord.conf")]
     )

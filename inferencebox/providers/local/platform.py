@@ -19,6 +19,7 @@ from .box import Box, find
 from .control_plane import Kubectl
 from .door import Door
 from .mesh import AGENT_STATUS_PORT, Mesh, pod_name, workload_entry
+from .network import Networks
 from .readiness import Readiness
 from .state import Record, RecordFile
 from .supervisor import Program, Supervisor
@@ -49,6 +50,7 @@ class LocalPlatform(Platform):
         self._file = RecordFile(self.state)
         self.door = Door(self.state)
         self.supervisor = Supervisor(self.state)
+        self.networks = Networks(self.state)
         record = self.record
         self.release = record.release
         self.capabilities = record.capabilities
@@ -115,7 +117,7 @@ class LocalPlatform(Platform):
 
         self._file.change(enter)
         try:
-            workloads.plug_in(self.box, added, self._binaries["iptables-restore"])
+            self.networks.add(workloads.pods_of(added), self._binaries["iptables-restore"])
             self.run_workloads(list(zip(specs, added, strict=True)))
         except BaseException:
             self.remove_workloads(added)
@@ -127,7 +129,7 @@ class LocalPlatform(Platform):
         for namespace in {workload.namespace for workload in workloads_ if workload.mesh}:
             names_ = [each.name for each in workloads_ if each.mesh and each.namespace == namespace]
             self.kubectl.run("delete", "workloadentry", *names_, "-n", namespace, "--ignore-not-found", "--wait=false")
-        workloads.unplug(self.box, workloads_)
+        self.networks.remove(workloads.pods_of(workloads_))
         gone = {(workload.namespace, workload.name) for workload in workloads_}
 
         def leave(record: Record) -> None:

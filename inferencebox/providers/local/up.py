@@ -33,6 +33,7 @@ from .gateway_agent import SYSTEM
 from .gateways import Gateways
 from .mesh import Mesh
 from .models import trained_models
+from .network import Networks, Pod
 from .platform import HEALTH, PROGRAM_OF, LocalPlatform
 from .readiness import Readiness
 from .state import Record, RecordFile
@@ -121,6 +122,10 @@ class Ascent:
         return Door(self.state)
 
     @property
+    def networks(self) -> Networks:
+        return Networks(self.state)
+
+    @property
     def supervisor(self) -> Supervisor:
         return Supervisor(self.state)
 
@@ -174,6 +179,7 @@ class Ascent:
     def make_box(self) -> None:
         names.write(self.state)
         box.create(self.state, box.project_python())
+        self.networks.start_plumber(self.supervisor, box.project_python())
         self.door.open(self.options.owner)
 
     def plug_in(self) -> None:
@@ -181,7 +187,8 @@ class Ascent:
         specs = [_spec(entry, self.options.models) for entry in entries]
         self.placed = list(zip(specs, workloads.place(specs, []), strict=True))
         placed = [workload for _, workload in self.placed]
-        workloads.plug_in(box.require(self.state), placed, self.binaries["iptables-restore"], PODS)
+        pods = [Pod(name, address) for name, address in PODS.items()] + workloads.pods_of(placed)
+        self.networks.add(pods, self.binaries["iptables-restore"])
 
     def start_kubernetes(self) -> None:
         plane = self.control_plane

@@ -3,15 +3,13 @@
 import ipaddress
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Workload, WorkloadSpec
 
-from . import network
 from .addresses import WORKLOAD_NETWORK
-from .box import Box
 from .mesh import pod_name
 from .network import Pod
 from .supervisor import Program
@@ -43,23 +41,9 @@ def _placed(spec: WorkloadSpec, address: str) -> Workload:
     )
 
 
-def plug_in(box: Box, workloads: Sequence[Workload], iptables: Path, others: Mapping[str, str] | None = None) -> None:
-    """Make the replicas' networks, and those of parts without a replica (name -> address)."""
-    pods = [Pod(name, address) for name, address in (others or {}).items()]
-    pods += [Pod(pod_name(workload), workload.address, captured=workload.mesh) for workload in workloads]
-    _network(box, network.request("add", pods, str(iptables)))
-
-
-def unplug(box: Box, workloads: Sequence[Workload]) -> None:
-    pods = [Pod(pod_name(workload), workload.address) for workload in workloads]
-    _network(box, network.request("remove", pods))
-
-
-def _network(box: Box, message: bytes) -> None:
-    done = box.run([sys.executable, "-m", "inferencebox.providers.local.network"], stdin=message, timeout=60)
-    if done.returncode != 0:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise SetupProblem(f"networks could not be made: {' '.join(last)}", "see `ibox doctor`")
+def pods_of(workloads: Sequence[Workload]) -> list[Pod]:
+    """The networks that replicas need."""
+    return [Pod(pod_name(workload), workload.address, captured=workload.mesh) for workload in workloads]
 
 
 def ready_path(spec: WorkloadSpec) -> str:
