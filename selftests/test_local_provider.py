@@ -10,7 +10,7 @@ import pytest
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint, Workload, WorkloadSpec
 from inferencebox.providers import attach, close_platform, open_platform
-from inferencebox.providers.local import box, network, workloads
+from inferencebox.providers.local import box, network, plumber, workloads
 from inferencebox.providers.local.state import Record, RecordFile
 from inferencebox.providers.local.supervisor import Program, Supervisor, write_config
 from inferencebox.providers.options import PlatformOptions
@@ -51,6 +51,12 @@ def test_a_client_runs_nothing() -> None:
 def test_the_request_for_networks_carries_what_is_captured() -> None:
     message = json.loads(network.request("add", [network.Pod("a.m", "10.99.1.1", captured=True)], "/bin/iptables"))
     assert message["pods"] == [{"name": "a.m", "address": "10.99.1.1", "captured": True}]
+
+
+def test_an_ip_address_always_has_the_same_hardware_address() -> None:
+    """Else neighbours that remember an earlier pod's would send to nobody, for half a minute."""
+    cables = [plumber.cable_end(network.Pod(name, "10.99.1.11")) for name in ("a.earlier", "b.later")]
+    assert [cable["address"] for cable in cables] == ["02:00:0a:63:01:0b"] * 2
 
 
 def test_a_launcher_runs_what_it_was_told_whatever_the_words_are(state: Path) -> None:

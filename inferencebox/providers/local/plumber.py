@@ -59,7 +59,7 @@ def _plug(route: IPRoute, bridge: int, pod: Pod) -> None:
     netns.create(pod.name)
     outside = _outside(pod)
     with NetNS(pod.name) as inside:
-        route.link("add", ifname=outside, kind="veth", peer={"ifname": "eth0", "net_ns_fd": pod.name})
+        route.link("add", ifname=outside, kind="veth", peer=cable_end(pod))
         index = route.link_lookup(ifname=outside)[0]
         route.link("set", index=index, master=bridge, state="up")
         inside.link("set", index=inside.link_lookup(ifname="lo")[0], state="up")
@@ -67,6 +67,13 @@ def _plug(route: IPRoute, bridge: int, pod: Pod) -> None:
         inside.addr("add", index=eth0, address=pod.address, prefixlen=PREFIX)
         inside.link("set", index=eth0, state="up")
         inside.route("add", dst="default", gateway=NODE_ADDRESS)
+
+
+def cable_end(pod: Pod) -> dict[str, str]:
+    """The pod's end of its cable. Its hardware address follows from its IP address: who remembers that of an
+    earlier pod with the same IP address (gateways do, for half a minute) reaches the one that has it now."""
+    hardware = "02:00:" + socket.inet_aton(pod.address).hex(":")
+    return {"ifname": "eth0", "net_ns_fd": pod.name, "address": hardware}
 
 
 def _capture(pod: Pod, iptables: str) -> None:
