@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
 RUN := $(UV) run --frozen --all-extras
 PYTHON ?= python3
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test nightly check clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -25,6 +25,9 @@ demo: setup  ## the main job: platform up, every scenario it can show, report, p
 
 test: setup  ## selftests, the services' tests, then the security scenarios on the local platform
 	@$(RUN) ibox test $(ARGS)
+
+nightly: setup  ## releases x providers, one page for all (ARGS="--provider local -- -m security")
+	@$(RUN) ibox nightly $(ARGS)
 
 check: setup  ## types, style
 	@$(RUN) mypy && $(RUN) ruff check && $(RUN) ruff format --check

@@ -26,6 +26,9 @@ FAILED = {
     "TRF-23": "10 attempts instead of 4: tier-2 retries multiply those of tier-1",
     "SEC-30": "no header strict-transport-security on 429",
 }
+GAPS = {
+    "SEC-07": "GET /v1/models: wanted 403, got 200. Known: ai-gateway v1.0.0: it is answered early (https://example.org/1)"
+}
 ERRORS = {"OBS-10": "Part of the platform died during the test: jaeger; then: no trace within 30 s"}
 
 
@@ -58,7 +61,7 @@ def _chosen(number: int) -> list[Scenario]:
 
 
 def _verdict(promise: Scenario) -> tuple[str, str]:
-    for verdict, table in (("failed", FAILED), ("error", ERRORS)):
+    for verdict, table in (("failed", FAILED), ("error", ERRORS), ("known gap", GAPS)):
         if promise.id in table:
             return verdict, table[promise.id]
     reason = REASONS.get(promise.id) or REASONS.get(promise.id[:3])

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from synthetic_run import ERRORS, FAILED, JWT, write_run
+from synthetic_run import ERRORS, FAILED, GAPS, JWT, write_run
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -47,6 +47,7 @@ def test_the_run_is_read_as_it_was_written(run: Run) -> None:
     assert len(run.results) == 90
     assert {result.promise.id for result in run.of(verdict="failed")} == set(FAILED)
     assert {result.promise.id for result in run.of(verdict="error")} == set(ERRORS)
+    assert {result.promise.id for result in run.of(verdict="known gap")} == set(GAPS)
     assert run.exit_code == 1
     steps = [part for part in walk(run.results["SEC-08"].items[0].root) if isinstance(part, Step)]
     assert [step.kind for step in steps] == ["given", "when", "", "then"]
@@ -95,7 +96,7 @@ def test_the_first_page_needs_nothing_but_itself(reports: Path) -> None:
 def test_the_first_page_says_what_happened(reports: Path) -> None:
     text = (reports / "index.html").read_text()
     assert "<h1>2 of 90 promises did not hold</h1>" in text
-    for reason in (*FAILED.values(), *ERRORS.values(), "no kubelet on the local provider"):
+    for reason in (*FAILED.values(), *ERRORS.values(), *GAPS.values(), "no kubelet on the local provider"):
         assert reason in text
     assert "curl -X POST" in text
     assert text.count('<svg class="plot"') == 9

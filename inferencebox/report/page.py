@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+from inferencebox.report.document import document
 from inferencebox.report.model import Result, Run, reasons
 from inferencebox.report.plots import stacked
 from inferencebox.report.sections import controls, duration, facts, matrix, style
@@ -12,7 +13,7 @@ from inferencebox.report.walkthrough import scenario_html
 from inferencebox.scenarios import DEMOS, catalogue
 from inferencebox.verdicts import VERDICTS
 
-_ASSETS = Path(__file__).parent / "assets"
+_SCRIPT = Path(__file__).parent / "assets" / "page.js"
 _MEANING = {
     "passed": "held",
     "failed": "did not hold",
@@ -29,7 +30,6 @@ def page(run: Run, others: Iterable[tuple[str, str]] = ()) -> str:
         run: the recorded run.
         others: further reports beside it: (file, what it is).
     """
-    css, js = (_ASSETS / "page.css").read_text("utf-8"), (_ASSETS / "page.js").read_text("utf-8")
     parts = [
         _summary(run),
         "<main>",
@@ -44,12 +44,7 @@ def page(run: Run, others: Iterable[tuple[str, str]] = ()) -> str:
         "</main>",
         _footer(others),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>Inference in a Box: {escape(_headline(run))}</title><link rel="icon" href="data:,">'
-        f"<style>\n{css}</style></head><body>\n{''.join(parts)}\n<script>\n{js}</script></body></html>\n"
-    )
+    return document(f"Inference in a Box: {_headline(run)}", "".join(parts), _SCRIPT.read_text("utf-8"))
 
 
 def _headline(run: Run) -> str:
@@ -75,6 +70,7 @@ def _summary(run: Run) -> str:
     tally = "".join(
         f'<div><b class="{style(verdict)}">{counts[verdict]}</b><span>{_MEANING[verdict]}</span></div>'
         for verdict in VERDICTS
+        if counts[verdict] or verdict != "known gap"
     )
     untested = len(run.untested())
     bar = stacked("Promises by verdict", [*((style(v), counts[v]) for v in VERDICTS), ("untested", untested)])

@@ -131,7 +131,12 @@ def test_a_token_holder_has_a_limit_of_its_own(
         each([colleague], answered(200) & that("7 requests left", lambda seen: remaining(seen) == 7))
 
 
-@scenario("TRF-13", needs=(*NEEDS, "ai-gateway"), sabotage="limits.tokens-lifted", seconds=12)
+@scenario(
+    "TRF-13",
+    needs=(*NEEDS, "ai-gateway"),
+    sabotage=("limits.tokens-lifted", "openai.usage-not-counted"),
+    seconds=12,
+)
 def test_a_spent_token_budget_closes_one_model(limited: LimitedFactory, tenant_b: Tenant, story: Story) -> None:
     """A tenant that has used up its tokens of one model is refused there, and goes on with another model."""
     budget = 150
