@@ -39,18 +39,24 @@ def page(outcomes: Sequence[LegOutcome], changed: Sequence[Change]) -> str:
 def _legs(outcomes: Sequence[LegOutcome]) -> str:
     heads = "".join(f'<th class="n">{verdict}</th>' for verdict in VERDICTS)
     rows = "".join(
-        f'<tr><td><a href="{escape(each.leg)}/index.html">{escape(each.leg)}</a></td>'
+        f"<tr><td>{_link(each)}</td>"
         f'<td class="{_LOOKS[each.word]}">{each.word}<div class="soft">{escape(each.reason)}</div></td>'
         + "".join(
             f'<td class="n {style(v) if each.counts[v] else "soft"}">{each.counts[v] or "-"}</td>' for v in VERDICTS
         )
-        + f'<td class="n">{duration(each.seconds)}</td></tr>'
+        + f'<td class="n">{duration(each.seconds) if each.seconds else "-"}</td></tr>'
         for each in outcomes
     )
     return (
         f'<h2>Legs</h2><div class="panel scroll"><table><thead><tr><th>release and provider</th><th></th>{heads}'
         f'<th class="n">took</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
+
+
+def _link(outcome: LegOutcome) -> str:
+    """A leg's name, leading to its report where it has one."""
+    name = escape(outcome.leg)
+    return f'<a href="{name}/index.html">{name}</a>' if outcome.verdicts else name
 
 
 def _changes(changed: Sequence[Change]) -> str:
