@@ -1,11 +1,16 @@
 """Looks for texts in packets: a program of its own that runs inside the platform's network, with Python alone.
 
+Frames come through a ring of memory that the kernel fills (linux/if_packet.h, TPACKET_V3): it holds seconds of heavy
+traffic. The buffer of a plain socket is not ours to enlarge inside a user namespace, and loses frames as soon as other
+scenarios are busy.
+
 ``sniffer.py capture '{"id": ..., "seconds": ..., "needles": [...]}'`` reads every frame of every interface (AF_PACKET)
 until told to stop or the time is over, and prints what it saw as JSON. ``sniffer.py tell ID ready|stop`` talks to it
 over an abstract Unix socket, which belongs to the network namespace as the packets do.
 """
 
 import json
+import mmap
 import select
 import socket
 import struct
@@ -15,10 +20,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 ALL_PROTOCOLS = 0x0003
-SOL_PACKET, PACKET_STATISTICS = 263, 6
-SO_RCVBUFFORCE = 33
-DRAIN_SECONDS = 2.0
-BUFFER = 64 * 1024 * 1024
+SOL_PACKET, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION = 263, 5, 6, 10
+TPACKET_V3 = 2
+BLOCK, BLOCKS, SLOT = 1 << 20, 64, 1 << 11
+RETIRE_MS = 10
+"""After so long a block that has a frame is handed over, full or not."""
+HANDED_OVER = 1
+DRAIN_SECONDS = 30.0
 TCP, UDP = 6, 17
 
 
@@ -65,17 +73,48 @@ class Finder:
         self.tails[interface, flow] = text[-self.keep :] if self.keep else b""
 
 
-def _packets(raw: socket.socket, control: socket.socket, until: float) -> Iterator[tuple[str, bytes]]:
-    """Frames until the time is over; or, once somebody says stop, until those that have come are read."""
-    stopping = False
+class Ring:
+    """The frames that a packet socket receives, from now on: `take` gives those that have come."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        raw.setsockopt(SOL_PACKET, PACKET_VERSION, struct.pack("I", TPACKET_V3))
+        wish = struct.pack("7I", BLOCK, BLOCKS, SLOT, BLOCK // SLOT * BLOCKS, RETIRE_MS, 0, 0)
+        raw.setsockopt(SOL_PACKET, PACKET_RX_RING, wish)
+        self._memory = mmap.mmap(raw.fileno(), BLOCK * BLOCKS)
+        self._next = 0
+
+    def take(self) -> Iterator[tuple[float, int, bytes]]:
+        """(time of day, number of the interface, packet) of every frame that has been handed over and not taken."""
+        while True:
+            block = self._next * BLOCK
+            status, frames, offset = struct.unpack_from("3I", self._memory, block + 8)
+            if not status & HANDED_OVER:
+                return
+            for _ in range(frames):
+                frame = block + offset
+                step, second, nanosecond, length = struct.unpack_from("4I", self._memory, frame)
+                (start,) = struct.unpack_from("H", self._memory, frame + 26)
+                (interface,) = struct.unpack_from("i", self._memory, frame + 52)
+                packet = self._memory[frame + start : frame + start + length]
+                yield second + nanosecond / 1e9, interface, packet
+                offset += step
+            struct.pack_into("I", self._memory, block + 8, 0)
+            self._next = (self._next + 1) % BLOCKS
+
+
+def _packets(ring: Ring, raw: socket.socket, control: socket.socket, until: float) -> Iterator[tuple[str, bytes]]:
+    """Frames until the time is over; or, once somebody says stop, until those that came before are read."""
+    names = dict(socket.if_nameindex())
+    stopped: float | None = None
     while (left := until - time.monotonic()) > 0:
-        ready, _, _ = select.select([raw, control], [], [], 0 if stopping else left)
+        ready, _, _ = select.select([raw, control], [], [], 5 * RETIRE_MS / 1000 if stopped else left)
         if control in ready and _answer(control) == b"stop":
-            stopping, until = True, time.monotonic() + DRAIN_SECONDS
-        if raw in ready:
-            packet, address = raw.recvfrom(1 << 18)
-            yield address[0], packet
-        elif stopping:
+            stopped, until = time.time(), time.monotonic() + DRAIN_SECONDS
+        for at, interface, packet in ring.take():
+            if stopped and at > stopped:
+                return
+            yield names.get(interface, str(interface)), packet
+        if stopped and not ready:
             return
 
 
@@ -95,17 +134,13 @@ def _address(name: str) -> str:
 def capture(name: str, seconds: float, needles: list[str]) -> dict[str, object]:
     finder = Finder([needle.encode() for needle in needles])
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ALL_PROTOCOLS)) as raw:
-        for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE):
-            try:
-                raw.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-            except PermissionError:
-                break
+        ring = Ring(raw)
         with socket.socket(socket.AF_UNIX) as control:
             control.bind(_address(name))
             control.listen(4)
-            for interface, packet in _packets(raw, control, time.monotonic() + seconds):
+            for interface, packet in _packets(ring, raw, control, time.monotonic() + seconds):
                 finder.add(interface, packet)
-        seen, dropped = struct.unpack("II", raw.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+        seen, dropped, _ = struct.unpack("3I", raw.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))
     found = {needle.decode(): sorted(flows) for needle, flows in finder.found.items()}
     return {"packets": seen, "dropped": dropped, "flows": dict(finder.frames), "found": found}
 
