@@ -188,6 +188,16 @@ def test_a_plot_that_cannot_be_drawn_is_left_out(data: object) -> None:
     assert draw("x", data) == ""
 
 
+def test_the_history_knows_other_runs_and_each_once(run: Run, tmp_path: Path) -> None:
+    known = tmp_path / allure.HISTORY
+    assert allure.earlier(run, known) == ""
+    mine = f"Inference in a Box, run {run.facts['run']}"
+    known.write_text("".join(json.dumps({"name": name}) + "\n" for name in (*map(str, range(25)), mine)))
+    assert [json.loads(line)["name"] for line in allure.earlier(run, known).splitlines()] == [*map(str, range(5, 25))]
+    known.write_text("torn {")
+    assert allure.earlier(run, known) == ""
+
+
 def test_allure_results_tell_the_same_story(run: Run, tmp_path: Path) -> None:
     allure.write_results(run, tmp_path)
     results = [json.loads(file.read_text()) for file in tmp_path.glob("*-result.json")]

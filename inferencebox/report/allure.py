@@ -29,6 +29,9 @@ _STATUS = {
     "not exercised": "skipped",
     "unfinished": "broken",
 }
+HISTORY = "history.jsonl"
+"""Allure's record of earlier runs, beside the run: their trends and each test's former results."""
+HISTORY_RUNS = 20
 _SUFFIX = {"application/json": "json", "image/svg+xml": "svg", "text/html": "html"}
 _PLOT_STYLE = (
     "<style>text{font:13px sans-serif}.small{font-size:11px}.track{fill:#eef1f5}.band{fill:#0002;stroke:#555}"
@@ -144,12 +147,37 @@ def draw_report(run: Run, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="inferencebox-allure-") as scratch:
         results, out = Path(scratch) / "results", Path(scratch) / "out"
         write_results(run, results)
-        options = ["--single-file", "--report-name", "Inference in a Box", "--group-by", "epic,feature"]
+        history = Path(scratch) / HISTORY
+        history.write_text(earlier(run, target.parent / HISTORY), encoding="utf-8")
+        options = [
+            "--single-file",
+            "--report-name",
+            _name(run),
+            "--group-by",
+            "epic,feature",
+            "--history-path",
+            history.name,
+        ]
         _run([*program, "awesome", str(results), *options, "--output", str(out)], Path(scratch))
         page = next(iter(sorted(out.rglob("index.html"))), None)
         if page is None:
             raise SetupProblem("Allure wrote no report", "run ibox report --no-allure to do without")
         shutil.copyfile(page, target)
+        shutil.copyfile(history, target.parent / HISTORY)
+
+
+def _name(run: Run) -> str:
+    return f"Inference in a Box, run {run.facts.get('run')}"
+
+
+def earlier(run: Run, known: Path) -> str:
+    """The newest runs that were drawn in a folder before, without this one: drawing twice does not count twice."""
+    try:
+        lines = known.read_text(encoding="utf-8").splitlines()
+        others = [line for line in lines if json.loads(line)["name"] != _name(run)]
+    except (OSError, ValueError, LookupError, TypeError):  # no history is no reason to have no report
+        return ""
+    return "".join(f"{line}\n" for line in others[-HISTORY_RUNS:])
 
 
 def _installed() -> list[str]:
