@@ -25,20 +25,20 @@ class PythonSet(Item):
     """Python distributions as ``uv.lock`` has them, in one folder.
 
     Args:
-        package: the project of the workspace whose dependencies they are.
+        project: the project of the workspace whose dependencies they are.
         extras: of it.
         group: instead, a dependency group of the whole project.
     """
 
-    package: str | None = None
+    project: str | None = None
     extras: list[str] = Field(default_factory=list)
     group: str | None = None
     expected_seconds: float = 60
 
     @model_validator(mode="after")
     def is_of_one_thing(self) -> "PythonSet":
-        if (self.package is None) == (self.group is None):
-            raise ValueError("give either package or group")
+        if (self.project is None) == (self.group is None):
+            raise ValueError("give either project or group")
         return self
 
 

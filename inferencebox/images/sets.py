@@ -78,7 +78,7 @@ class LockedDistributions:
     def recipe(self, item: Item) -> Mapping[str, Any]:
         assert isinstance(item, PythonSet)
         return {
-            "set": [item.package, item.extras, item.group],
+            "set": [item.project, item.extras, item.group],
             "python": PYTHON_VERSION,
             "lock": digest_of(project_root() / "uv.lock"),
         }
@@ -108,4 +108,4 @@ def _which(item: PythonSet) -> list[str]:
     if item.group:
         return ["--only-group", item.group]
     extras = [word for name in item.extras for word in ("--extra", name)]
-    return ["--no-dev", "--package", str(item.package), *extras]
+    return ["--no-dev", "--package", str(item.project), *extras]
