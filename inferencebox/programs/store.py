@@ -86,6 +86,26 @@ class Store:
             )
         return Entry(home / FILES, manifest["facts"]["program"])
 
+    def home_of(self, path: Path) -> Path:
+        """The entry, manifest and all, that a path of this cache is in."""
+        name, key, *_ = path.relative_to(self.root / "store").parts
+        return self._home(name, key)
+
+    def adopt(self, name: str, key: str, entry: Path) -> bool:
+        """Copy an entry of another cache into this one, in one step and verified; whether it was new here."""
+        if _read_manifest(self._home(name, key)):
+            return False
+        manifest = _read_manifest(entry)
+        damaged = "its manifest" if manifest is None else _damage(entry / FILES, manifest["files"])
+        if damaged:
+            raise SetupProblem(f"{name} in {entry.parent.parent} is damaged: {damaged}", "copy the bundle again")
+        with self.lock(name, on_wait=lambda: None), self.workspace(name, 0) as work:
+            shutil.copytree(entry, work / key, symlinks=True)
+            self._homes(name).mkdir(parents=True, exist_ok=True)
+            if not self._home(name, key).exists():
+                (work / key).rename(self._home(name, key))
+        return True
+
     def last_seconds(self, name: str) -> float | None:
         """How long this took the last time, whatever its version was."""
         manifests = sorted(self._homes(name).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
@@ -146,13 +166,17 @@ class Store:
         finally:
             lock.release()
 
-    def require_space(self, folder: Path, needs_bytes: int) -> None:
+    def require_space(
+        self,
+        folder: Path,
+        needs_bytes: int,
+        fix: str = "make room there, or set IBOX_CACHE to a folder on a larger disk",
+    ) -> None:
         """Say that the disk is nearly full before it is."""
         free = shutil.disk_usage(existing_parent(folder)).free
         if free < needs_bytes:
             raise SetupProblem(
-                f"{free / 1e9:.1f} GB free on the disk of {folder}, {needs_bytes / 1e9:.1f} GB are needed",
-                "make room there, or set IBOX_CACHE to a folder on a larger disk",
+                f"{free / 1e9:.1f} GB free on the disk of {folder}, {needs_bytes / 1e9:.1f} GB are needed", fix
             )
 
     def _homes(self, name: str) -> Path:
