@@ -16,6 +16,8 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
+CONFIG = "application/vnd.oci.image.config.v1+json"
+
 Content = bytes | tarfile.TarInfo
 
 
@@ -57,7 +59,9 @@ class Registry:
     def add_image(self, layers: Sequence[bytes]) -> str:
         """An image of these layers; the digest of its manifest."""
         described = [{"mediaType": LAYER, "digest": self.add(one), "size": len(one)} for one in layers]
-        return self.add(json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "layers": described}).encode())
+        config = {"mediaType": CONFIG, "digest": self.add(b'{"os": "linux"}'), "size": 15}
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described}
+        return self.add(json.dumps(manifest).encode())
 
     def add_index(self, manifest: str, architecture: str | None = None) -> str:
         """An index with an image for this machine, behind one for another; the index's digest."""

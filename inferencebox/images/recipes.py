@@ -92,9 +92,9 @@ class Recipes(Pin):
     def short_sets(cls, content: dict[str, object]) -> dict[str, object]:
         """A set of packages is written as a list."""
         sets = content.get("packages")
-        if isinstance(sets, Mapping):
-            content["packages"] = {name: {"packages": packages} for name, packages in sets.items()}
-        return content
+        if not isinstance(sets, Mapping):
+            return content
+        return {**content, "packages": {name: {"packages": packages} for name, packages in sets.items()}}
 
     @model_validator(mode="after")
     def names_what_is_there(self) -> "Recipes":
