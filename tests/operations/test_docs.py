@@ -1,5 +1,8 @@
 """The documents are there, lead somewhere, and the commands in them work."""
 
+import contextlib
+import io
+import json
 import os
 import re
 import shlex
@@ -7,7 +10,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import typer
+
 from fixtures.scenario import scenario
+from inferencebox.cli import app
 from inferencebox.evidence import note
 from inferencebox.paths import project_root
 
@@ -60,14 +66,14 @@ def commands(text, document):
                 yield Command(document, tuple(words))
 
 
-def run(*command):
+def run(*command, stdin=None):
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         command,
         cwd=project_root(),
-        env={**outer, "PATH": path, "COLUMNS": "200"},
-        stdin=subprocess.DEVNULL,
+        env={**outer, "PATH": path},
+        input=stdin or "",
         capture_output=True,
         text=True,
         timeout=180,
@@ -77,42 +83,68 @@ def run(*command):
     return done
 
 
-def complaint(command):
-    """Why a command of a document would not work; nothing if it would, or if it is none of ours."""
-    program, *words = command.words
-    program = os.path.basename(program)
-    if program == "ibox":
-        return _ibox(words)
-    if program == "make":
-        done = run("make", "-n", *words)
-        return "" if done.returncode == 0 else done.stderr.strip()
-    if program == "pytest" or words[:2] == ["-m", "pytest"]:
-        arguments = words[2:] if words[:2] == ["-m", "pytest"] else words
-        done = run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-qq", *arguments)
-        return "" if done.returncode == 0 else (done.stderr or done.stdout).strip()[-300:]
-    return ""
+def complaints(commands):
+    """Why commands of a document would not work; nothing of those that would, or that are none of ours."""
+    ask = {"ibox": _ibox, "make": _make}
+    programs = [(command, *_program(command.words)) for command in commands]
+    for command, program, words in programs:
+        if program in ask and (why := ask[program](words)):
+            yield f"{command}: {why}"
+    asked = [(command, words) for command, program, words in programs if program == "pytest"]
+    for (command, _), why in zip(asked, _pytest([words for _, words in asked]), strict=True):
+        if why:
+            yield f"{command}: {why}"
+
+
+def _program(words):
+    """What a command starts, and its arguments."""
+    program, *arguments = words
+    if arguments[:2] == ["-m", "pytest"]:
+        return "pytest", arguments[2:]
+    return os.path.basename(program), arguments
+
+
+def _make(words):
+    done = run("make", "-n", *words)
+    return "" if done.returncode == 0 else done.stderr.strip()
 
 
 def _ibox(words):
-    own = words[: words.index("--")] if "--" in words else words
-    if any(own[: len(one.split())] == one.split() for one in HARMLESS) or "--help" in own:
+    """Harmless ones are run; the others are only read, by the command line's own parser."""
+    if any(words[: len(one.split())] == one.split() for one in HARMLESS):
         done = run("ibox", *words)
         return "" if done.returncode == 0 else done.stderr.strip()
-    names = []
-    for word in own:
-        if word.startswith("-") or (names and not _is_group(names)):
-            break
-        names.append(word)
-    asked = run("ibox", *names, "--help")
-    if asked.returncode != 0:
-        return f"there is no ibox {' '.join(names)}"
-    options = [word.partition("=")[0] for word in own if word.startswith("-")]
-    unknown = [option for option in options if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", asked.stdout)]
-    return f"ibox {' '.join(names)} knows no {', '.join(unknown)}" if unknown else ""
+    command, rest = typer.main.get_command(app), list(words)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            while rest and hasattr(command, "get_command"):
+                name = rest.pop(0)
+                command = command.get_command(command.context_class(command), name)
+                if command is None:
+                    return f"there is no command {name}"
+            command.make_context("ibox", rest)
+    except typer.Exit:  # it was asked for help
+        return ""
+    except typer.TyperException as problem:
+        return str(problem)
+    return ""
 
 
-def _is_group(names):
-    return "Commands" in run("ibox", *names, "--help").stdout
+# one process collects for all: most of the time goes into starting
+COLLECT = """
+import contextlib, io, json, sys, pytest
+for words in json.load(sys.stdin):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = pytest.main(["-p", "no:cacheprovider", "--collect-only", "-qq", *words])
+    print(json.dumps(said.getvalue().strip()[-300:] if code else ""))
+"""
+
+
+def _pytest(commands):
+    """What pytest says against each of its commands."""
+    done = run(sys.executable, "-c", COLLECT, stdin=json.dumps(commands))
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @scenario(
@@ -142,8 +174,15 @@ def test_the_documents_hold_what_they_say(story):
         assert "ibox" in {os.path.basename(words[0]) for words in found} | {
             "ibox" for words in found if words[0] == "make"
         }, "no document says how to start"
-        wrong = [f"{command}: {why}" for command in found.values() if (why := complaint(command))]
+        wrong = list(complaints(found.values()))
         assert not wrong, wrong[0] if len(wrong) == 1 else f"{len(wrong)} do not, the first: {wrong[0]}"
     with story.then("and a command that does not would have been noticed"):
-        for words in (("ibox", "upp"), ("ibox", "up", "--fast"), ("make", "coffee")):
-            assert complaint(Command("nowhere", words)), f"{' '.join(words)} was not noticed"
+        wrong = [
+            ("ibox", "upp"),
+            ("ibox", "up", "--fast"),
+            ("make", "coffee"),
+            ("pytest", "--fast"),
+            ("pytest", "nowhere"),
+        ]
+        unnoticed = len(wrong) - len(list(complaints(Command("nowhere", words) for words in wrong)))
+        assert not unnoticed, f"{unnoticed} of {len(wrong)} wrong commands were not noticed"

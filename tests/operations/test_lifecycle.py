@@ -9,6 +9,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -66,10 +67,11 @@ class Own:
     def status(self):
         return json.loads(self.ibox("status", "--json").stdout)
 
-    def endpoint(self, name):
-        scheme, _, rest = self.status()["endpoints"][name].partition("://")
-        host, _, port = rest.partition(":")
-        return Endpoint(scheme, host, int(port))
+    def endpoints(self, status=None):
+        """Where it answers, as its status says."""
+        told = (status or self.status())["endpoints"]
+        parts = {name: urlsplit(address) for name, address in told.items()}
+        return {name: Endpoint(part.scheme, part.hostname, part.port) for name, part in parts.items()}
 
     def processes(self):
         """Every process of the platform, inside the box and outside: number and start."""
@@ -147,10 +149,11 @@ def test_one_command_brings_the_platform_up(own, story):
         assert not (why := at_most(15 * MINUTES)(done.seconds)), why
         before = own.status()
         assert {part["state"] for part in before["components"]} == {"running"}, "not every part runs"
-        gateway = own.endpoint("gateway")
+        endpoints = own.endpoints(before)
+        gateway = endpoints["gateway"]
         assert gateway.url in done.stdout, f"{gateway.url} was not said"
     with story.then("a model answers through both gateways"):
-        token = DemoTokens(own.endpoint("jwt-server")).token("tenant-a")
+        token = DemoTokens(endpoints["jwt-server"]).token("tenant-a")
         ask = Gateway(gateway).predict("sklearn-iris", token)
         eventually(ask, answered(200) & body_json("predictions", present()), within=Timeouts.current().ready)
     kube = Kube(Path(before["kubeconfig"]))
@@ -180,7 +183,8 @@ def test_nothing_is_left_behind(own, story):
     """After ibox down there is no process, mount, socket or file of it left; also after a start that was killed."""
     with story.given("a platform that is up"):
         own.up()
-        ends = [own.endpoint(name) for name in ("gateway", "jwt-server", "kubernetes")]
+        endpoints = own.endpoints()
+        ends = [endpoints[name] for name in ("gateway", "jwt-server", "kubernetes")]
         processes = own.processes()
         assert len(processes) > 10, f"only {len(processes)} processes were found"
         assert own.leftovers(), "no files were found"
