@@ -320,11 +320,30 @@ def test_long(platform):
 @promise("SEC-01", seconds=1)
 def test_short(platform):
     pass
+@promise("SEC-16", seconds=70, exclusive=True)
+def test_alone(platform):
+    pass
 """
     run(text)
-    assert list(verdicts(pytester)) == ["SEC-01", "TEN-01"]
+    assert list(verdicts(pytester)) == ["SEC-01", "SEC-16", "TEN-01"]
     run(text, "-n", "1")
-    assert list(verdicts(pytester)) == ["TEN-01", "SEC-01"]
+    assert list(verdicts(pytester)) == ["TEN-01", "SEC-01", "SEC-16"]
+
+
+def test_hardly_anything_waits_behind_a_long_one(run: Run, pytester: pytest.Pytester) -> None:
+    """Of five that take no time, the worker with the long one keeps only the next."""
+    text = """
+@promise("TEN-01", seconds=50)
+def test_long(platform):
+    time.sleep(3)
+@promise("SEC-01")
+@pytest.mark.parametrize("n", range(5))
+def test_short(platform, n):
+    pass
+"""
+    run(text, "-n", "2")
+    order = [e["scenario"] for e in events(pytester) if e["event"] == "verdict"]
+    assert order == ["SEC-01"] * 4 + ["TEN-01", "SEC-01"]
 
 
 def test_reports_that_cannot_be_written(run: Run, tmp_path: Path) -> None:

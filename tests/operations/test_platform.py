@@ -17,7 +17,9 @@ from inferencebox.release import Release
 from inferencebox.waiting import eventually
 
 IN_USE = ("kubernetes", "etcd", "envoy-gateway", "ai-gateway", "ratelimit", "istio", "envoy", "redis")
-ONLY_TOOLS = {"kubectl"}
+ONLY_TOOLS = {"kubectl", "kubeadm"}
+OF_NODES = {"kubelet", "kube-proxy"}
+"""What runs pods: not there where none ever runs."""
 
 
 def disagreements(release, running):
@@ -36,7 +38,7 @@ def disagreements(release, running):
 
 @scenario(
     "OPS-04",
-    needs=("kubernetes", "mesh", "processes"),
+    needs=("kubernetes", "mesh", "processes", "ratelimit"),
     why_no_sabotage="another version would have to be built first; the test shows that another pin is noticed",
     seconds=3,
 )
@@ -49,6 +51,7 @@ def test_what_runs_is_what_is_pinned(platform, kube, story):
         note("versions", "\n".join(f"{name}: {told}" for name, told in sorted(versions.items())))
     with story.then("all pinned programs of the platform run"):
         wanted = {name for layer in IN_USE for name in release.layers[layer].programs} - ONLY_TOOLS
+        wanted -= OF_NODES if platform.capabilities["pods"] else set()
         assert not wanted - set(versions), f"not running: {', '.join(sorted(wanted - set(versions)))}"
     with story.then("each in its pinned version"):
         wrong = disagreements(release, running)
@@ -68,7 +71,7 @@ def test_what_runs_is_what_is_pinned(platform, kube, story):
 
 @scenario(
     "OPS-05",
-    needs=("gateway", "models", "kubernetes"),
+    needs=("gateway", "models", "kubernetes", "ratelimit"),
     sabotage=("openai.route-removed", "models.broken-replies"),
     seconds=4,
 )
@@ -180,7 +183,7 @@ def test_the_manifests_are_right_and_pinned(kube, story):
         assert reply.cause == "schema", f"a misspelt field got {reply}"
     with story.then("every file of the folder is one of those objects, or data that is read with them"):
         found = {path.relative_to(manifests_dir()).parts[0] for path in manifests_dir().rglob("*.yaml")}
-        known = {"gateway", "mesh", "models", "tenants", "providers", "releases", "known-gaps.yaml"}
+        known = {"gateway", "mesh", "models", "tenants", "providers", "releases", "known-gaps.yaml", "images.yaml"}
         assert not found - known, f"nobody applies {', '.join(sorted(found - known))}"
     with story.then("no image and no pin of a release is loose"):
         loose = [f"{image} in {kind}" for kind, image in images(documents) if is_loose(image)]

@@ -136,7 +136,8 @@ def test_keys_roll_over_without_a_refusal(tenant_a, key_server, own_entrance, st
     with story.given("a JWT server whose key has been rotated: the old and the new key are both published"):
         new = key_server.rotate()
     with story("and an entrance that fetches its keys there and keeps them as long as the platform's entrances do"):
-        entrance = own_entrance(tenant_a.model, Issuer("rolling", {"tenant": "tenant-a"}, url=key_server.url))
+        rolling = Issuer("rolling", {"tenant": "tenant-a"}, url=key_server.url)
+        entrance = own_entrance(tenant_a.model, rolling, apart=True)
     by_old, by_new = (entrance.predict(tenant_a.model, token(key, label=key.kid)) for key in (old, new))
     with story.then("tokens of both keys are good"):
         for call in (by_old, by_new):
