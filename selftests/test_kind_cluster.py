@@ -1,0 +1,199 @@
+"""A Kind cluster's life with kind, docker and kubectl that are scripts: what is asked of them, and what never is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inferencebox.errors import SetupProblem
+from inferencebox.providers.kind import cluster, node
+from inferencebox.providers.kind.cluster import Cluster, Tools
+from inferencebox.providers.kind.engine import Engine
+
+pytest_kind = pytest.importorskip("pytest_kind.cluster")
+
+KUBECONFIG = {
+    "current-context": "kind-box",
+    "contexts": [{"name": "kind-box", "context": {"cluster": "c", "user": "u"}}],
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+    "users": [{"name": "u", "user": {}}],
+}
+KIND = """\
+echo "kind $@" >> "{home}/calls"
+case "$1 $2" in
+"get clusters") cat "{home}/clusters" 2>/dev/null; exit 0 ;;
+"create cluster") [ -e "{home}/broken" ] && {{ echo "ERROR: failed to create cluster: no room" >&2; exit 1; }}
+  echo box > "{home}/clusters"; echo "box-control-plane" > "{home}/nodes"; cp "{home}/given" "{home}/box/kubeconfig" ;;
+"delete cluster") rm -f "{home}/clusters" "{home}/nodes" ;;
+"export kubeconfig") cp "{home}/given" "{home}/box/kubeconfig" ;;
+esac
+"""
+DOCKER = """\
+echo "docker $@" >> "{home}/calls"
+case "$*" in
+*status=exited*) cat "{home}/stopped" 2>/dev/null; exit 0 ;;
+"ps "*) cat "{home}/nodes" 2>/dev/null; exit 0 ;;
+"port "*) [ "$3" = 30080/tcp ] && echo 127.0.0.1:40123; exit 0 ;;
+*" ls "*) cat "{home}/loaded" 2>/dev/null; exit 0 ;;
+*" ctr "*) cat > "{home}/imported"; [ -e "{home}/full" ] && {{ echo "no space left on device" >&2; exit 1; }}; exit 0 ;;
+*" touch "*) basename "$4" >> "{home}/loaded" ;;
+esac
+"""
+KUBECTL = """\
+echo "kubectl $@" >> "{home}/calls"
+case "$*" in
+*"get nodes"*) cat "{home}/described" ;;
+*"get deployments"*) echo deployment.apps/coredns ;;
+*"rollout status"*) [ -e "{home}/unready" ] && {{ echo "error: timed out waiting" >&2; exit 1; }}; exit 0 ;;
+esac
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the scripts keep what they were asked. Whatever pytest-kind could fetch or forward fails the test."""
+    for name, body in {"kind": KIND, "docker": DOCKER, "kubectl": KUBECTL}.items():
+        script = tmp_path / "tools" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/sh\n{body.format(home=tmp_path)}")
+        script.chmod(0o755)
+    described = {"metadata": {"name": "box-control-plane"}, "spec": {"podCIDR": "10.244.0.0/24"}}
+    (tmp_path / "described").write_text(json.dumps({"items": [described]}))
+    (tmp_path / "given").write_text(yaml.safe_dump(KUBECONFIG))
+
+    def never(*arguments: object, **options: object) -> None:
+        pytest.fail(f"pytest-kind must not do this: {arguments} {options}")
+
+    monkeypatch.setattr(pytest_kind.requests, "get", never)
+    monkeypatch.setattr(pytest_kind.KindCluster, "port_forward", never)
+    monkeypatch.setattr(pytest_kind.KindCluster, "kubectl", never)
+    monkeypatch.setattr(pytest_kind.KindCluster, "load_docker_image", never)
+    return tmp_path
+
+
+@pytest.fixture
+def box(home: Path) -> Cluster:
+    tools = home / "tools"
+    return Cluster("box", home / "box", Engine(tools / "docker", "28.0.0"), Tools(tools / "kind", tools / "kubectl"))
+
+
+def calls(home: Path, program: str) -> list[str]:
+    lines = (home / "calls").read_text().splitlines() if (home / "calls").exists() else []
+    return [line.partition(" ")[2] for line in lines if line.startswith(f"{program} ")]
+
+
+def test_a_cluster_is_created_by_the_pinned_kind_with_our_node_image(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1, ports=[30080])
+    (create,) = [call for call in calls(home, "kind") if call.startswith("create")]
+    assert "--name=box" in create
+    assert "--image=node:1" in create
+    assert f"--config {box.home / 'kind.yaml'}" in create
+    assert box.exists()
+    assert box.context == "kind-box"
+
+
+def test_nothing_is_left_where_we_were(box: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = home / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    box.create("node:1", nodes=1)
+    box.delete()
+    assert not list(here.iterdir())
+    assert not box.home.exists()
+    assert not box.exists()
+
+
+def test_a_cluster_that_is_there_is_left_as_it_is(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    box.create("node:1", nodes=1)
+    assert len([call for call in calls(home, "kind") if call.startswith("create")]) == 1
+
+
+def test_one_that_was_deleted_underneath_is_created_again(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    for name in ("clusters", "nodes"):
+        (home / name).unlink()
+    box.create("node:1", nodes=1)
+    assert len([call for call in calls(home, "kind") if call.startswith("create")]) == 2
+
+
+def test_nodes_that_an_engines_restart_left_stopped_are_started(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    (home / "stopped").write_text("box-control-plane\n")
+    box.create("node:1", nodes=1)
+    assert "start box-control-plane" in calls(home, "docker")
+
+
+def test_another_number_of_nodes_is_refused(box: Cluster) -> None:
+    box.create("node:1", nodes=1)
+    with pytest.raises(SetupProblem, match=r"is there with 1 nodes, not 3\. Fix: take it down first"):
+        box.create("node:1", nodes=3)
+
+
+def test_what_kind_says_about_its_failure_is_said(box: Cluster, home: Path) -> None:
+    (home / "broken").touch()
+    with pytest.raises(SetupProblem, match="kind cannot create box: ERROR: failed to create cluster: no room"):
+        box.create("node:1", nodes=1)
+
+
+def test_a_part_that_never_gets_ready_is_said(box: Cluster, home: Path) -> None:
+    (home / "unready").touch()
+    with pytest.raises(SetupProblem, match="kubectl rollout failed on box: error: timed out waiting"):
+        box.create("node:1", nodes=1)
+
+
+def test_deleting_what_is_not_there_is_no_error(box: Cluster) -> None:
+    box.delete()
+
+
+def test_the_port_of_this_machine_is_asked_for_and_never_assumed(box: Cluster) -> None:
+    assert box.host_port(30080) == 40123
+    with pytest.raises(SetupProblem, match="was created without node port 30443"):
+        box.host_port(30443)
+
+
+def archive_of(home: Path, name: str, key: str = "0" * 20) -> Path:
+    path = home / name / key / "files/image.tar"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(name.encode())
+    return path
+
+
+def test_an_image_is_loaded_once_into_each_node(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    archive = archive_of(home, "image-pause")
+    assert box.load({"pause": archive}) == ["pause"]
+    assert (home / "imported").read_bytes() == b"image-pause"
+    assert box.load({"pause": archive}) == []
+    assert box.load({"pause": archive_of(home, "other", "1" * 20)}) == ["pause"]
+
+
+def test_a_node_without_room_is_said_and_the_image_does_not_count_as_loaded(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    archive = archive_of(home, "image-pause")
+    (home / "full").touch()
+    with pytest.raises(SetupProblem, match="cannot be loaded into box-control-plane: no space left on device"):
+        box.load({"pause": archive})
+    (home / "full").unlink()
+    assert box.load({"pause": archive}) == ["pause"]
+
+
+def test_every_node_has_a_zone_and_ports_are_kinds_choice() -> None:
+    described = cluster.configuration(3, [30080])
+    zones = [one["labels"]["topology.kubernetes.io/zone"] for one in described["nodes"]]
+    assert zones == ["zone-a", "zone-b", "zone-c"]
+    assert [one["role"] for one in described["nodes"]] == ["control-plane", "worker", "worker"]
+    (mapping,) = described["nodes"][0]["extraPortMappings"]
+    assert mapping == {"containerPort": 30080, "hostPort": 0, "listenAddress": "127.0.0.1"}
+
+
+def test_instances_have_clusters_of_their_own() -> None:
+    assert cluster.name_of("default") == "inference-in-a-box"
+    assert cluster.name_of("mine") == "inference-in-a-box-mine"
+
+
+def test_the_nodes_network_is_the_clusters_network() -> None:
+    networking = cluster.configuration(1, [])["networking"]
+    assert networking == {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
+    json.loads((node.folder() / "node/usr/local/share/inferencebox/pods.conflist").read_text())
