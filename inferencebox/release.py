@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -298,15 +298,32 @@ def find_file(name_or_path: str) -> Path:
 
 
 def parse(path: Path) -> Release:
-    """Read one release file; what is wrong with it is said in one line."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SetupProblem(f"release file {path} cannot be read: {_one_line(error)}", "correct the file") from error
+    """Read one release file; what is wrong with it is said in one line.
+
+    A release that is ``based_on`` another says only what it has otherwise; null takes away.
+    """
+    content = _read(path)
+    if isinstance(content, dict) and (base := content.pop("based_on", None)):
+        content = _changed(_read(find_file(base)), content)
     try:
         return Release.model_validate(content)
     except ValidationError as error:
         raise SetupProblem(f"release file {path}: {describe(error)}", "correct the file") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SetupProblem(f"release file {path} cannot be read: {_one_line(error)}", "correct the file") from error
+
+
+def _changed(base: Any, change: Any) -> Any:
+    """``base`` with what ``change`` says otherwise; null takes away."""
+    if not isinstance(base, dict) or not isinstance(change, dict):
+        return change
+    merged = {**base, **{key: _changed(base.get(key), value) for key, value in change.items()}}
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def describe(error: ValidationError) -> str:

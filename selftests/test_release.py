@@ -151,3 +151,26 @@ def test_versions_are_compared_as_numbers(tmp_path: Path) -> None:
     chosen = release(tmp_path / "r.yaml", layers_at(a="v1.0.0", b="v1.10.0"))
     bounds = Range(layer="a", line="1.0", needs="b", lowest="1.9", outside=Level.REFUSE, source="a test")
     assert findings(chosen, [bounds]) == []
+
+
+def test_a_release_can_say_only_what_it_has_otherwise(tmp_path: Path) -> None:
+    base = release(tmp_path / "base.yaml", ONE_LAYER)
+    text = f"""
+name: "other"
+based_on: {tmp_path / "base.yaml"}
+layers:
+  tools: {{version: v2.0.0}}
+  more: {{version: v1, purpose: a test}}
+"""
+    (tmp_path / "other.yaml").write_text(text)
+    other = Release.load(tmp_path / "other.yaml")
+    assert (other.name, other.about) == ("other", base.about)
+    assert other.programs["tool"].version == "v2.0.0"
+    assert set(other.layers) == {"tools", "more"}
+
+
+def test_a_release_can_take_away_what_another_has(tmp_path: Path) -> None:
+    release(tmp_path / "base.yaml", ONE_LAYER)
+    changed = "layers: {tools: {programs: {tool: null}}}"
+    (tmp_path / "other.yaml").write_text(f"name: other\nbased_on: {tmp_path / 'base.yaml'}\n{changed}\n")
+    assert not Release.load(tmp_path / "other.yaml").programs
