@@ -17,6 +17,13 @@ TIER_2_HOSTS = ("istio-ingressgateway.istio-system.svc.cluster.local",)
 PER_GATEWAY = {"traffic.yaml"}
 
 
+def edge_names() -> list[str]:
+    """What the TLS entrance's certificate is for (SEC-28): hosts by name that a wildcard does not say, for it stands
+    for one label, and OpenSSL takes none below a top level."""
+    hosts = ["localhost", "*.inference-in-a-box", "api.router.inference-in-a-box", "console.inference-in-a-box"]
+    return hosts + [f"{each['tenant']}.inference-in-a-box" for each in tenants()]
+
+
 def tenants() -> list[dict[str, str]]:
     """Tenants and their users, SPEC 1.4."""
     return list(_data(manifests_dir() / "tenants" / "tenants.yaml"))
@@ -37,6 +44,18 @@ def traffic(name: str, targets: Sequence[Mapping[str, str]], values: Mapping[str
     """Limits, retries, breaker and timeouts for some targets (a Gateway, or one listener of it)."""
     path = manifests_dir() / "gateway" / "traffic.yaml"
     return load(path, {"name": name, "targets": json.dumps(list(targets)), **values})
+
+
+def proxy(provider: str, values: Mapping[str, str]) -> list[Document]:
+    """How tier 1's proxy runs with this provider; `values` are those of its `proxy.yaml`."""
+    (place,) = load(manifests_dir() / "providers" / provider / "proxy.yaml", values)
+    told = {"provider": json.dumps(place["provider"]), "access_log": place["access_log"]}
+    return load(manifests_dir() / "gateway" / "proxy", told)
+
+
+def mesh_access_log() -> str:
+    """What the mesh's proxies write down of each request: Istio's `accessLogFormat`."""
+    return json.dumps(_data(manifests_dir() / "mesh" / "logs" / "access-log.yaml"))
 
 
 def model(tenant: str, name: str, api: str = "kserve") -> list[Document]:

@@ -55,7 +55,26 @@ class Own:
     paths: Sequence[str]
 
 
-Part = Chart | Files | Own
+@dataclass(frozen=True)
+class Made:
+    """Objects that code of ours makes.
+
+    Args:
+        by: name of the maker.
+    """
+
+    by: str
+
+
+Part = Chart | Files | Own | Made
+
+
+PARTS: Mapping[str, type[Chart] | type[Files] | type[Own] | type[Made]] = {
+    "chart": Chart,
+    "files": Files,
+    "own": Own,
+    "made": Made,
+}
 
 
 @dataclass(frozen=True)
@@ -141,6 +160,5 @@ def _read(file: Path) -> Layer:
 
 
 def _part(raw: Mapping[str, Any]) -> Part:
-    kinds: dict[str, type[Chart] | type[Files] | type[Own]] = {"chart": Chart, "files": Files, "own": Own}
     ((kind, fields),) = raw.items()
-    return kinds[kind](**fields)
+    return PARTS[kind](**fields)

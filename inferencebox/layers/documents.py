@@ -14,7 +14,7 @@ import yaml
 
 from inferencebox import manifests
 from inferencebox.errors import SetupProblem
-from inferencebox.layers.catalogue import Chart, Files, Layer, Own, Part
+from inferencebox.layers.catalogue import Chart, Files, Layer, Made, Own, Part
 from inferencebox.layers.fingerprint import fingerprint
 from inferencebox.manifests import Document
 from inferencebox.paths import manifests_dir
@@ -52,6 +52,19 @@ class Small:
 
 
 @dataclass(frozen=True)
+class Maker:
+    """Code that makes objects.
+
+    Args:
+        made_from: what decides them, as a text: two of the same give objects that do as well as each other.
+        documents: the objects.
+    """
+
+    made_from: str
+    documents: Callable[[], list[Document]]
+
+
+@dataclass(frozen=True)
 class Kitchen:
     """Makes the documents of layers.
 
@@ -60,6 +73,7 @@ class Kitchen:
         helm: the program.
         image: name of an image -> the reference by which nodes know it.
         values: for `${name}` in files of ours.
+        makers: by name, for objects that code makes.
         kubernetes: version that charts are rendered for.
         small: requests for small machines; none: as the vendors have it.
     """
@@ -68,6 +82,7 @@ class Kitchen:
     helm: Path
     image: Callable[[str], str]
     values: Mapping[str, str]
+    makers: Mapping[str, Maker]
     kubernetes: str
     small: Small | None = None
 
@@ -77,7 +92,8 @@ class Kitchen:
         images = {name: self.image(name) for name in layer.images.values()}
         used = {name: value for name, value in self.values.items() if f"${{{name}}}" in self._own_text(layer)}
         small = [dict(self.small.requests), sorted(self.small.without)] if self.small else []
-        texts = [(layer.folder / "layer.yaml").read_text(), json.dumps([images, used, small], sort_keys=True)]
+        made = [self.makers[part.by].made_from for part in layer.parts if isinstance(part, Made)]
+        texts = [*made, (layer.folder / "layer.yaml").read_text(), json.dumps([images, used, small], sort_keys=True)]
         return fingerprint(files, *texts)
 
     def parts(self, layer: Layer) -> list[list[Document]]:
@@ -97,6 +113,8 @@ class Kitchen:
                 return _matching(self.files(part.source), part.paths)
             case Own():
                 return _matching(manifests_dir(), part.paths)
+            case Made():
+                return []
 
     def _own_text(self, layer: Layer) -> str:
         own = [file for part in layer.parts if isinstance(part, Own) for file in self._inputs(part)]
@@ -110,6 +128,8 @@ class Kitchen:
                 return [document for file in self._inputs(part) for document in _parsed(file.read_text())]
             case Own():
                 return [document for file in self._inputs(part) for document in manifests.load(file, self.values)]
+            case Made():
+                return self.makers[part.by].documents()
 
     def _render(self, layer: Layer, chart: Chart) -> list[Document]:
         with tempfile.TemporaryDirectory() as scratch:

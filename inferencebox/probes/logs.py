@@ -1,7 +1,7 @@
 """Access logs as probes: what each gateway wrote down about a request.
 
 Every provider keeps its logs in `Platform.logs`, one file per process or pod. Access logs are JSON, one object a line:
-tier 1 in the format of our EnvoyProxy (manifests/providers/*/overlay.yaml), Istio's proxies in Istio's own
+tier 1 in the format of our EnvoyProxy (manifests/gateway/proxy), Istio's proxies in Istio's own
 (`pilot/pkg/model/telemetry_logging.go`, `EnvoyJSONLogFormatIstio`). The names of both are brought together here.
 """
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from inferencebox.policies import mesh_access_log
 from inferencebox.pki import Authority, Certificate
 from inferencebox.platform import Workload
 
@@ -17,33 +18,6 @@ CLUSTER_ID = "Kubernetes"
 DISCOVERY = "istiod.istio-system.svc:15012"
 AGENT_STATUS_PORT = 15020
 ENVOY_ADMIN_PORT = 15000
-# Istio's own fields, but the path without its query, which may hold a token (SEC-18)
-ACCESS_LOG = {
-    "start_time": "%START_TIME%",
-    "route_name": "%ROUTE_NAME%",
-    "method": "%REQ(:METHOD)%",
-    "path": "%REQ_WITHOUT_QUERY(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-    "protocol": "%PROTOCOL%",
-    "response_code": "%RESPONSE_CODE%",
-    "response_flags": "%RESPONSE_FLAGS%",
-    "response_code_details": "%RESPONSE_CODE_DETAILS%",
-    "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
-    "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-    "bytes_received": "%BYTES_RECEIVED%",
-    "bytes_sent": "%BYTES_SENT%",
-    "duration": "%DURATION%",
-    "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
-    "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
-    "user_agent": "%REQ(USER-AGENT)%",
-    "request_id": "%REQ(X-REQUEST-ID)%",
-    "authority": "%REQ(:AUTHORITY)%",
-    "upstream_host": "%UPSTREAM_HOST%",
-    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
-    "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
-    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
-    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
-    "requested_server_name": "%REQUESTED_SERVER_NAME%",
-}
 MESH_CONFIG = {
     "trustDomain": TRUST_DOMAIN,
     "rootNamespace": "istio-system",
@@ -51,7 +25,7 @@ MESH_CONFIG = {
     "enablePrometheusMerge": False,
     "accessLogFile": "/dev/stdout",
     "accessLogEncoding": "JSON",
-    "accessLogFormat": json.dumps(ACCESS_LOG),
+    "accessLogFormat": mesh_access_log(),
     # Istio's own telemetry filter is not in stock Envoy: no default metrics provider
     "defaultProviders": {},
     "defaultConfig": {"discoveryAddress": DISCOVERY},

@@ -44,11 +44,6 @@ PROGRAMS = (
     "ai-gateway-controller", "ai-gateway-extproc", "ratelimit", "pilot-discovery", "pilot-agent", "envoy",
     "redis-server", "iptables",
 )  # fmt: skip
-# SEC-28: by name what a wildcard does not say: it stands for one label, and OpenSSL takes none below a top level
-EDGE_NAMES = (
-    "localhost", "127.0.0.1", "*.inference-in-a-box", "api.router.inference-in-a-box", "console.inference-in-a-box",
-    *(f"{tenant['tenant']}.inference-in-a-box" for tenant in policies.tenants()),
-)  # fmt: skip
 WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
 TIER_1_HTTP, TIER_1_HTTPS = 80, 443
 # GEO-01: where the second gateway of this platform is, as a node would say it
@@ -229,7 +224,7 @@ class Ascent:
         spaces = [objects.namespace(name) for name in (*objects.SYSTEM_NAMESPACES, policies.GATEWAY_NAMESPACE)]
         self.kubectl.apply([*spaces, *policies.tenant_namespaces()])
         authority = Authority.create("inferencebox edge")
-        edge = authority.issue("gateway", hosts=EDGE_NAMES)
+        edge = authority.issue("gateway", hosts=("127.0.0.1", *policies.edge_names()))
         (self.state / "edge-ca.crt").write_bytes(authority.pair.certificate)
         mesh_root = self.mesh.root_certificate.read_bytes()
         tier2 = self.mesh.issue_for("ns/istio-system/sa/istio-ingressgateway", policies.TIER_2_HOSTS)
@@ -264,8 +259,8 @@ class Ascent:
         for batch in policies.batches(self.options.limits):
             self.kubectl.apply(batch)
         values = {"state": str(self.state), "envoy_version": self.envoy_version}
-        overlay = load(manifests_dir() / "providers" / "local" / "overlay.yaml", values)
-        self.kubectl.apply([*overlay, *objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)])
+        proxy = policies.proxy("local", values)
+        self.kubectl.apply([*proxy, *objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)])
         self.kubectl.run(
             "patch", "deployment", f"envoy-{policies.GATEWAY_NAMESPACE}-{policies.GATEWAY}", "-n", SYSTEM,
             "--subresource=status", "--type=merge", "-p", json.dumps(objects.DEPLOYMENT_STATUS),
