@@ -64,7 +64,7 @@ def wait_until_ready(kube: Kube, target: Target, deadline: float, tell: Callable
     Raises:
         SetupProblem: they were not ready in time; it names one, what is missing and its last events.
     """
-    missing: dict[str, str] = {name: "it is not there" for name in target.names}
+    missing: dict[str, str] = dict.fromkeys(target.names, "it is not there")
     tell(str(target))
     while True:
         left = deadline - time.monotonic()
@@ -86,7 +86,7 @@ def wait_until_ready(kube: Kube, target: Target, deadline: float, tell: Callable
 
 
 def _missing(target: Target, seen: dict[str, Object]) -> dict[str, str]:
-    absent = {name: "it is not there" for name in target.names - seen.keys()}
+    absent = dict.fromkeys(target.names - seen.keys(), "it is not there")
     if not target.names and not seen:
         absent = {target.labels: "there is none"}
     unready = {name: why for name, found in seen.items() if (why := why_not_ready(found))}

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferencebox.policies import mesh_access_log
 from inferencebox.pki import Authority, Certificate
 from inferencebox.platform import Workload
+from inferencebox.policies import mesh_access_log
 
 from .box import SHORT_STATE
 from .supervisor import Program

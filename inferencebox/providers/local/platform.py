@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 from inferencebox.errors import SetupProblem
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
+from inferencebox.providers import replicas
 from inferencebox.release import Release
 
 from . import names, objects, processes, workloads
@@ -166,7 +167,7 @@ class LocalPlatform(Platform):
                     workload,
                     token,
                     certificate_life=spec.certificate_life,
-                    readiness=(workloads.MODEL_PORT, workloads.ready_path(spec)) if spec.readiness else None,
+                    readiness=(replicas.MODEL_PORT, replicas.ready_path(spec)) if spec.readiness else None,
                 )
                 for (spec, workload), token in zip(meshed, tokens, strict=True)
             ]
@@ -185,7 +186,7 @@ class LocalPlatform(Platform):
             if workload.mesh:
                 ready.http(f"{pod}.proxy", "127.0.0.1", AGENT_STATUS_PORT, "/healthz/ready", pod)
             if spec.program != "client":
-                ready.http(pod, "127.0.0.1", workloads.MODEL_PORT, workloads.ready_path(spec), pod)
+                ready.http(pod, "127.0.0.1", replicas.MODEL_PORT, replicas.ready_path(spec), pod)
 
     @property
     def mesh(self) -> Mesh:

@@ -1,21 +1,19 @@
 """Replicas on the box: a network of their own, a process of ours, and a sidecar where they are in the mesh."""
 
 import ipaddress
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Workload, WorkloadSpec
+from inferencebox.providers import replicas
 
 from .addresses import WORKLOAD_NETWORK
 from .mesh import pod_name
 from .network import Pod
 from .supervisor import Program
 
-MODEL_PORT = 8080
-CONTROL_PORT = 9999
 IN_MESH_LABEL = {"security.istio.io/tlsMode": "istio"}
 
 
@@ -46,25 +44,10 @@ def pods_of(workloads: Sequence[Workload]) -> list[Pod]:
     return [Pod(pod_name(workload), workload.address, captured=workload.mesh) for workload in workloads]
 
 
-def ready_path(spec: WorkloadSpec) -> str:
-    """Where the program says whether it is ready."""
-    return "/v2/health/ready" if "model" in spec.program else "/health"
-
-
 def program(spec: WorkloadSpec, workload: Workload, models: Path) -> Program | None:
     """The process of ours that the replica runs; clients have none, they are run when asked."""
-    if spec.program == "client":
+    name, *arguments = replicas.command(spec, str(models)) or [""]
+    if not name:
         return None
-    scripts = Path(sys.executable).parent
-    ports = ["--host", "0.0.0.0", "--port", str(MODEL_PORT), "--control-port", str(CONTROL_PORT)]
-    commands: dict[str, list[str]] = {
-        "stub-model": [str(scripts / "stub-model-server"), *ports],
-        "model": [str(scripts / "model-server-testing"), "serve", "--model-dir", str(models), *ports],
-        "default-backend": [str(scripts / "default-backend"), "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
-        "jwt-server": [str(scripts / "jwt-server"), "serve", "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
-    }
-    if spec.program not in commands:
-        raise SetupProblem(f"no program {spec.program!r}", f"known: {', '.join(commands)}, client")
-    env = {"POD_NAME": workload.name, "MODEL_VERSION": workload.version, **spec.env}
-    arguments = json.loads(env.pop("ARGUMENTS", "[]")) if spec.program == "model" else []
-    return Program(pod_name(workload), [*commands[spec.program], *arguments], pod=pod_name(workload), env=env)
+    executable = str(Path(sys.executable).parent / name)
+    return Program(pod_name(workload), [executable, *arguments], pod=pod_name(workload), env=replicas.environment(spec))

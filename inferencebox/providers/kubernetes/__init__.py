@@ -1,0 +1,1 @@
+"""Platforms on a Kubernetes cluster, whoever made the cluster."""

@@ -1,0 +1,182 @@
+"""Kubernetes objects that a platform on a cluster consists of beside its layers: pods of ours, and finding others."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inferencebox.manifests import Document
+from inferencebox.platform import Workload, WorkloadSpec
+from inferencebox.probes.kubernetes import Kube
+from inferencebox.providers import replicas
+from inferencebox.providers.kubernetes import relay
+
+OURS = "inferencebox"
+"""Our own namespace."""
+BESIDE = "beside"
+"""The pod in the node's network: what a packet capture and an outsider's connection start from."""
+KIND_LABEL = "inference-in-a-box/workload"
+ADDED_LABEL = "inference-in-a-box/added"
+"""On replicas that came after the platform was up."""
+INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
+LOCALITY = "istio-locality"
+MODELS = "/models"
+SIDECAR = "istio-proxy"
+KEEPER = """
+trap 'kill $child 2>/dev/null; exit 0' TERM INT
+while :; do
+  if [ -e /run/keeper/stopped ]; then sleep 0.1; continue; fi
+  "$@" & child=$!; echo $child > /run/keeper/pid; wait $child; sleep 0.2
+done
+"""
+"""Runs a program again whenever it ends, unless it is to be stopped: a replica's program can end without its pod."""
+REQUESTS = {"cpu": "5m", "memory": "48Mi"}
+LIMITS = {"cpu": "400m", "memory": "384Mi"}
+
+
+def service_account(namespace: str, name: str) -> Document:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+
+
+def pod(spec: WorkloadSpec, image: str, added: bool) -> Document:
+    """A replica as a pod."""
+    labels = {
+        "app": spec.app,
+        "version": spec.version,
+        KIND_LABEL: spec.program,
+        **({ADDED_LABEL: "true"} if added else {}),
+        **({LOCALITY: spec.locality.replace("/", ".")} if spec.locality else {}),
+        "sidecar.istio.io/inject": "true" if spec.mesh else "false",
+        **spec.labels,
+    }
+    metadata = {"name": spec.name, "namespace": spec.namespace, "labels": labels, "annotations": _annotations(spec)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "serviceAccountName": spec.service_account or spec.app,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 2,
+            "containers": [_container(spec, image)],
+            "volumes": [{"name": "keeper", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
+        },
+    }
+
+
+def _annotations(spec: WorkloadSpec) -> dict[str, str]:
+    if not spec.mesh:
+        return {}
+    return {
+        "readiness.status.sidecar.istio.io/initialDelaySeconds": "0",
+        "readiness.status.sidecar.istio.io/periodSeconds": "1",
+        "proxy.istio.io/config": f'{{"proxyMetadata": {{"SECRET_TTL": "{spec.certificate_life}"}}}}',
+    }
+
+
+def _container(spec: WorkloadSpec, image: str) -> dict[str, Any]:
+    program = replicas.command(spec, MODELS)
+    command = ["sh", "-c", KEEPER, "keeper", *program] if program else ["sleep", "infinity"]
+    container: dict[str, Any] = {
+        "name": spec.program,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
+        "env": [{"name": name, "value": value} for name, value in replicas.environment(spec).items()],
+        "resources": {"requests": REQUESTS, "limits": LIMITS},
+        "volumeMounts": [{"name": "keeper", "mountPath": "/run/keeper"}],
+    }
+    if program:
+        container["ports"] = [{"name": "http", "containerPort": replicas.MODEL_PORT}]
+    if spec.readiness:
+        ask = {"path": replicas.ready_path(spec), "port": replicas.MODEL_PORT}
+        container["readinessProbe"] = {"httpGet": ask, "periodSeconds": 1, "failureThreshold": 1}
+    return container
+
+
+def beside(image: str) -> list[Document]:
+    """The pod in the node's network, with a relay in it."""
+    program = Path(relay.__file__).read_text()
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": BESIDE, "namespace": OURS},
+            "data": {"relay.py": program},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": BESIDE, "namespace": OURS, "labels": {"app": BESIDE}},
+            "spec": {
+                "hostNetwork": True,
+                "dnsPolicy": "ClusterFirstWithHostNet",
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {
+                        "name": BESIDE,
+                        "image": image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["python3", "-u", "/relay/relay.py"],
+                        "securityContext": {"runAsUser": 0, "capabilities": {"add": ["NET_RAW", "NET_ADMIN"]}},
+                        "resources": {"requests": REQUESTS, "limits": {"cpu": "1", "memory": "256Mi"}},
+                        "volumeMounts": [{"name": "relay", "mountPath": "/relay"}],
+                    }
+                ],
+                "volumes": [{"name": "relay", "configMap": {"name": BESIDE}}],
+            },
+        },
+    ]
+
+
+def workload(found: Mapping[str, Any]) -> Workload:
+    """A pod as scenarios see it."""
+    metadata, spec, status = found["metadata"], found["spec"], found.get("status", {})
+    labels = metadata.get("labels") or {}
+    containers = [*spec["containers"], *(spec.get("initContainers") or [])]
+    return Workload(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        app=labels.get(INFERENCE_SERVICE) or labels.get("app", metadata["name"]),
+        version=labels.get("version", "v1"),
+        address=status.get("podIP", ""),
+        labels={**labels, **({"app": labels[INFERENCE_SERVICE]} if INFERENCE_SERVICE in labels else {})},
+        locality=labels.get(LOCALITY, "").replace(".", "/"),
+        mesh=any(container["name"] == SIDECAR for container in containers),
+        service_account=spec.get("serviceAccountName", ""),
+    )
+
+
+def is_ours(found: Mapping[str, Any]) -> bool:
+    """Whether a pod is a replica that scenarios may know."""
+    labels = found["metadata"].get("labels") or {}
+    running = found.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
+    return running and (KIND_LABEL in labels or INFERENCE_SERVICE in labels)
+
+
+def is_ready(found: Mapping[str, Any]) -> bool:
+    conditions = found.get("status", {}).get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def ready_pod(kube: Kube, namespace: str, service: str, port: int) -> tuple[str, int] | None:
+    """A ready pod of a Service, and its port behind the Service's."""
+    reply = kube.get("service", service, namespace)
+    if not reply.ok:
+        return None
+    spec = reply.require()["spec"]
+    selector = ",".join(f"{name}={value}" for name, value in (spec.get("selector") or {}).items())
+    target = next((each.get("targetPort", port) for each in spec["ports"] if each["port"] == port), port)
+    for found in kube.list("pods", namespace, selector).items:
+        if is_ready(found) and "deletionTimestamp" not in found["metadata"]:
+            return found["metadata"]["name"], _number(found, target)
+    return None
+
+
+def _number(found: Mapping[str, Any], port: int | str) -> int:
+    if isinstance(port, int):
+        return port
+    named: Sequence[Mapping[str, Any]] = [
+        each for container in found["spec"]["containers"] for each in container.get("ports") or []
+    ]
+    return next((int(each["containerPort"]) for each in named if each.get("name") == port), 0)

@@ -1,0 +1,345 @@
+"""A running platform on a Kubernetes cluster, as scenarios see it."""
+
+import json
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from inferencebox.errors import SetupProblem
+from inferencebox.layers.readiness import Target, wait_until_ready, why_not_ready
+from inferencebox.paths import state_dir
+from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
+from inferencebox.polling import poll
+from inferencebox.probes.kubernetes import Kube
+from inferencebox.providers import replicas
+from inferencebox.release import Release
+
+from . import objects, state
+from .door import Door
+from .logs import OTHERS
+
+READY_SECONDS = 90.0
+KEYS = "/var/lib/jwt-server/keys"
+READ_KEYS = (
+    "import json, pathlib, sys; "
+    "print(json.dumps({f.name: f.read_text() for f in pathlib.Path(sys.argv[1]).iterdir() if f.is_file()}))"
+)
+NAMES = {"envoy-ratelimit": "ratelimit"}
+"""Deployment -> what scenarios call it, where that differs."""
+TIER_1 = {"gateway.envoyproxy.io/owning-gateway-name": "ai-inference-gateway"}
+TIER_2 = {"istio": "ingressgateway"}
+ASKING_SECONDS = 20.0
+Object = Mapping[str, Any]
+
+
+class KubernetesPlatform(Platform):
+    """A platform whose parts are pods."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.state = state_dir(instance)
+        record = state.read(self.state)
+        self.provider = record.provider
+        self.release = record.release
+        self.capabilities = record.capabilities
+        self.endpoints = record.endpoints
+        self.kubeconfig = self.state / "kubeconfig"
+        self.logs = self.state / "logs"
+        self.edge_ca = self.state / "edge-ca.crt"
+        self.mesh_ca = self.state / "mesh-ca.crt"
+        self._record = record
+        self.door = Door(self.state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "kube"}
+
+    @cached_property
+    def kube(self) -> Kube:
+        return Kube(self.kubeconfig)
+
+    @property
+    def signing_keys(self) -> Path:  # type: ignore[override]  # asked for each time: keys are rolled
+        folder = self.state / "jwt-keys"
+        pod = next(iter(self.kube.list("pods", "default", "app=jwt-server").items), None)
+        if pod is None:
+            return folder
+        done = self._exec("default", pod["metadata"]["name"], ["python3", "-c", READ_KEYS, KEYS])
+        if done.returncode == 0:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            files = json.loads(done.stdout)
+            for gone in {file.name for file in folder.iterdir()} - files.keys():
+                (folder / gone).unlink()
+            for name, text in files.items():
+                (folder / name).touch(mode=0o600)
+                (folder / name).write_text(text)
+        return folder
+
+    # --- addresses
+
+    def endpoint(self, name: str) -> Endpoint:
+        if name not in self.endpoints:
+            raise SetupProblem(f"the platform has no entrance {name!r}", f"known: {', '.join(sorted(self.endpoints))}")
+        return self.endpoints[name]
+
+    def forward(self, workload: Workload, port: int) -> Endpoint:
+        pod = f"{workload.namespace}/{workload.name}"
+        return Endpoint("http", "127.0.0.1", self.door.forward("127.0.0.1", port, pod))
+
+    def reach(self, address: str, port: int) -> Endpoint:
+        return Endpoint("http", "127.0.0.1", self.door.forward(address, port))
+
+    # --- commands
+
+    def run_in(
+        self, workload: Workload, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+    ) -> CompletedProcess[bytes]:
+        return self._exec(workload.namespace, workload.name, argv, stdin, timeout)
+
+    def run_beside(
+        self, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+    ) -> CompletedProcess[bytes]:
+        return self._exec(objects.OURS, objects.BESIDE, argv, stdin, timeout)
+
+    def _exec(
+        self,
+        namespace: str,
+        pod: str,
+        argv: Sequence[str],
+        stdin: bytes | None = None,
+        timeout: float = 30,
+        container: str = "",
+    ) -> CompletedProcess[bytes]:
+        where = ["-n", namespace, pod, *(["-c", container] if container else [])]
+        flags = ["-i"] if stdin is not None else []
+        command = [self._record.kubectl, "--kubeconfig", str(self.kubeconfig), "exec", *flags, *where, "--", *argv]
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
+
+    # --- replicas
+
+    def workloads(self, namespace: str | None = None, **labels: str) -> list[Workload]:
+        found = [objects.workload(pod) for pod in self.kube.list("pods", namespace).items if objects.is_ours(pod)]
+        return [
+            each for each in found if all(each.labels.get(name) == value for name, value in labels.items())
+        ]  # fmt: skip
+
+    def add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
+        try:
+            return self.place(specs, added=True)
+        except BaseException:
+            self._delete([(spec.namespace, spec.name) for spec in specs])
+            raise
+
+    def place(self, specs: Sequence[WorkloadSpec], added: bool) -> list[Workload]:
+        """Make replicas; returns when each is ready."""
+        for reply in self.kube.apply(documents(specs, self._record.images, added)):
+            reply.require()
+        deadline = time.monotonic() + READY_SECONDS
+        for namespace in {spec.namespace for spec in specs}:
+            names = frozenset(spec.name for spec in specs if spec.namespace == namespace)
+            wait_until_ready(self.kube, Target("Pod", namespace, names), deadline, lambda _: None)
+        return [self._await_program(spec) for spec in specs]
+
+    def _await_program(self, spec: WorkloadSpec) -> Workload:
+        """A pod without a probe of its own is ready before its program answers."""
+        placed = objects.workload(self.kube.get("pod", spec.name, spec.namespace).require())
+        if spec.program != "client" and not poll(lambda: self._answers(placed, spec), READY_SECONDS, every=0.1):
+            raise SetupProblem(f"{spec.namespace}/{spec.name} does not answer", "see its log")
+        return placed
+
+    def _answers(self, workload: Workload, spec: WorkloadSpec) -> bool:
+        import httpx
+
+        url = self.forward(workload, replicas.MODEL_PORT).url + replicas.ready_path(spec)
+        try:
+            return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def remove_workloads(self, workloads: Sequence[Workload]) -> None:
+        self._delete([(workload.namespace, workload.name) for workload in workloads])
+
+    def _delete(self, pods: Sequence[tuple[str, str]]) -> None:
+        for namespace, name in pods:
+            self.kube.delete("pod", name, namespace)
+        poll(lambda: not any(self.kube.get("pod", name, namespace).ok for namespace, name in pods), 30, every=0.2)
+
+    # --- components
+
+    def components(self) -> list[ComponentStatus]:
+        deployments = [*self._ours("deployments"), *self._ours("daemonsets")]
+        pods = [pod for pod in self.kube.list("pods").items if pod["metadata"]["namespace"] not in OTHERS]
+        return [*(_part(each, pods) for each in deployments), *(_replica(pod) for pod in pods if _is_replica(pod))]
+
+    def stop(self, component: str) -> None:
+        if pod := self._replica_named(component):
+            self._keeper(pod, "touch /run/keeper/stopped; kill $(cat /run/keeper/pid)")
+            return
+        self._scale(self._deployment(component), 0)
+
+    def start(self, component: str) -> None:
+        if pod := self._replica_named(component):
+            self._keeper(pod, "rm -f /run/keeper/stopped")
+            return
+        self._scale(self._deployment(component), 1)
+
+    def kill(self, component: str) -> None:
+        if pod := self._replica_named(component.removesuffix(".proxy")):
+            if component.endswith(".proxy"):
+                quit_now = ["pilot-agent", "request", "POST", "quitquitquit"]
+                self._exec(*pod, quit_now, container=objects.SIDECAR)
+            else:
+                self._keeper(pod, "kill -9 $(cat /run/keeper/pid)")
+            return
+        found = self._deployment(component)
+        namespace = found["metadata"]["namespace"]
+        for pod_ in self.kube.list("pods", namespace, _selector(found)).items:
+            command = ["delete", "pod", pod_["metadata"]["name"], "-n", namespace, "--grace-period=0", "--force"]
+            self._kubectl(*command, "--wait=false")
+
+    def running(self, *names: str) -> list[RunningProgram]:
+        release = Release.load(self.release)
+        pods = [pod for pod in self.kube.list("pods").items if pod.get("status", {}).get("phase") == "Running"]
+        return [found for pod in pods for found in self._programs(pod, release, names)]
+
+    def diagnose(self) -> dict[str, str]:
+        """What to look at when something is wrong: parts and pods that are not ready, and what was said of them."""
+        parts = [part for part in self.components() if part.state != "running"]
+        pods = [pod for pod in self.kube.list("pods").items if why_not_ready(pod)]
+        told = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}: {why_not_ready(pod)}" for pod in pods]
+        warnings = [
+            f"{each['metadata']['namespace']} {each['involvedObject'].get('name')}: {each.get('message', '')}"
+            for each in self.kube.list("events").items
+            if each.get("type") == "Warning"
+        ]
+        return {
+            "components": "\n".join(f"{part.name}: {part.state} {part.detail}" for part in parts) or "all run",
+            "pods that are not ready": "\n".join(told) or "none",
+            "last warnings": "\n".join(warnings[-40:]) or "none",
+        }
+
+    def _programs(self, pod: Object, release: Release, names: Sequence[str]) -> Iterator[RunningProgram]:
+        """Programs of a pod's containers, known by the images that they run from."""
+        by_image = {reference: name for name, reference in self._record.images.items()}
+        states = {each["name"]: each for each in pod["status"].get("containerStatuses", [])}
+        for container in pod["spec"]["containers"]:
+            name = _PROGRAM_OF_IMAGE.get(by_image.get(container["image"], ""), by_image.get(container["image"], ""))
+            pin = release.programs.get(name)
+            run = states.get(container["name"], {}).get("state", {}).get("running")
+            if pin is None or run is None or (names and name not in names) or pin.version_check is None:
+                continue
+            argv = [f"/{_path_in_image(name)}", *pin.version_check.arguments]
+            done = self._exec(
+                pod["metadata"]["namespace"], pod["metadata"]["name"], argv, None, ASKING_SECONDS, container["name"]
+            )
+            told = " ".join((done.stdout + done.stderr).decode(errors="replace").split())
+            number = _identity([states[container["name"]]["containerID"]])
+            yield RunningProgram(name, number, run["startedAt"], told, _tier(pod))
+
+    def _ours(self, kind: str) -> list[Object]:
+        return [each for each in self.kube.list(kind).items if each["metadata"]["namespace"] not in OTHERS]
+
+    def _deployment(self, component: str) -> Object:
+        found = {_component_name(each): each for each in self._ours("deployments")}
+        if component not in found:
+            raise SetupProblem(f"the platform has no component {component!r}", f"known: {', '.join(sorted(found))}")
+        return found[component]
+
+    def _scale(self, found: Object, count: int) -> None:
+        name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
+        self.kube.patch("deployment", name, namespace, {"spec": {"replicas": count}}).require()
+        if count:
+            target = Target("Deployment.apps", namespace, frozenset({name}))
+            wait_until_ready(self.kube, target, time.monotonic() + READY_SECONDS, lambda _: None)
+        else:
+            selector = _selector(found)
+            poll(lambda: not self.kube.list("pods", namespace, selector).items, READY_SECONDS, every=0.1)
+
+    def _replica_named(self, component: str) -> tuple[str, str] | None:
+        namespace, _, name = component.partition(".")
+        return (namespace, name) if name and self.kube.get("pod", name, namespace).ok else None
+
+    def _keeper(self, pod: tuple[str, str], script: str) -> None:
+        done = self._exec(*pod, ["sh", "-c", script])
+        if done.returncode != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            raise SetupProblem(f"the program of {'/'.join(pod)} cannot be told: {said}", "see `ibox status`")
+
+    def _kubectl(self, *arguments: str) -> None:
+        command = [self._record.kubectl, "--kubeconfig", str(self.kubeconfig), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            raise SetupProblem(f"kubectl {' '.join(arguments[:3])}: {done.stderr.strip()[-300:]}", "see `ibox status`")
+
+
+def documents(specs: Sequence[WorkloadSpec], images: Mapping[str, str], added: bool) -> list[dict[str, Any]]:
+    """The pods of replicas, and whom they run as."""
+    accounts = {(spec.namespace, spec.service_account or spec.app) for spec in specs}
+    pods = [objects.pod(spec, images[_IMAGE_OF_PROGRAM.get(spec.program, spec.program)], added) for spec in specs]
+    return [*(objects.service_account(*account) for account in sorted(accounts)), *pods]
+
+
+_IMAGE_OF_PROGRAM = {"stub-model": "model-server", "model": "model-server", "client": "model-server"}
+_PROGRAM_OF_IMAGE = {"istio-proxy": "envoy"}
+
+
+def _path_in_image(program: str) -> str:
+    return f"usr/local/bin/{program}"
+
+
+def _tier(pod: Object) -> str:
+    labels = pod["metadata"].get("labels") or {}
+    tiers = {"tier-1": TIER_1, "tier-2": TIER_2}
+    return next((tier for tier, marks in tiers.items() if marks.items() <= labels.items()), "")
+
+
+def _component_name(found: Object) -> str:
+    labels = found["metadata"].get("labels") or {}
+    if labels.items() >= TIER_1.items():
+        return "ai-gateway-proxy"
+    name = str(found["metadata"]["name"])
+    return NAMES.get(name, name)
+
+
+def _part(found: Object, pods: Sequence[Object]) -> ComponentStatus:
+    wanted = found["spec"].get("replicas", 1)
+    why = why_not_ready(dict(found))
+    state_ = "stopped" if wanted == 0 else "failed" if why else "running"
+    labels = found["spec"]["selector"]["matchLabels"].items()
+    mine = [pod for pod in pods if labels <= (pod["metadata"].get("labels") or {}).items()]
+    runs = [each["containerID"] for pod in mine for each in _statuses(pod) if "containerID" in each]
+    return ComponentStatus(_component_name(found), state_, _identity(runs) if runs else None, detail=why or "")
+
+
+def _replica(pod: Object) -> ComponentStatus:
+    metadata = pod["metadata"]
+    runs = [each["containerID"] for each in _statuses(pod) if "containerID" in each]
+    ready = objects.is_ready(pod)
+    return ComponentStatus(
+        f"{metadata['namespace']}.{metadata['name']}",
+        "running" if ready else "failed",
+        _identity(runs) if runs else None,
+        detail="" if ready else str(why_not_ready(dict(pod))),
+        added=objects.ADDED_LABEL in metadata["labels"] or objects.INFERENCE_SERVICE in metadata["labels"],
+    )
+
+
+def _is_replica(pod: Object) -> bool:
+    return objects.is_ours(pod)
+
+
+def _statuses(pod: Object) -> list[dict[str, Any]]:
+    return list(pod.get("status", {}).get("containerStatuses") or [])
+
+
+def _identity(runs: Sequence[str]) -> int:
+    """A number that stays the same for as long as the same containers run, as a process id does."""
+    return zlib.crc32(" ".join(sorted(runs)).encode())
+
+
+def _selector(found: Object) -> str:
+    return ",".join(f"{name}={value}" for name, value in found["spec"]["selector"]["matchLabels"].items())

@@ -1,0 +1,43 @@
+"""What a replica runs, wherever it does: our programs by name, and where they answer."""
+
+import json
+
+from inferencebox.errors import SetupProblem
+from inferencebox.platform import WorkloadSpec
+
+MODEL_PORT = 8080
+CONTROL_PORT = 9999
+
+
+def ready_path(spec: WorkloadSpec) -> str:
+    """Where the program says whether it is ready."""
+    return "/v2/health/ready" if "model" in spec.program else "/health"
+
+
+def command(spec: WorkloadSpec, models: str) -> list[str]:
+    """Program and arguments; none for a client, in which commands are run when asked.
+
+    Args:
+        models: folder of the trained models, as the replica sees it.
+    """
+    ports = ["--host", "0.0.0.0", "--port", str(MODEL_PORT), "--control-port", str(CONTROL_PORT)]
+    programs: dict[str, list[str]] = {
+        "client": [],
+        "stub-model": ["stub-model-server", *ports],
+        "model": ["model-server-testing", "serve", "--model-dir", models, *ports, *_arguments(spec)],
+        "default-backend": ["default-backend", "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
+        "jwt-server": ["jwt-server", "serve", "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
+    }
+    if spec.program not in programs:
+        raise SetupProblem(f"no program {spec.program!r}", f"known: {', '.join(programs)}")
+    return programs[spec.program]
+
+
+def environment(spec: WorkloadSpec) -> dict[str, str]:
+    """Of its process."""
+    own = {name: value for name, value in spec.env.items() if name != "ARGUMENTS"}
+    return {"POD_NAME": spec.name, "MODEL_VERSION": spec.version, **own}
+
+
+def _arguments(spec: WorkloadSpec) -> list[str]:
+    return list(json.loads(spec.env.get("ARGUMENTS", "[]")))
