@@ -58,11 +58,16 @@ def mesh_access_log() -> str:
     return json.dumps(_data(manifests_dir() / "mesh" / "logs" / "access-log.yaml"))
 
 
-def model(tenant: str, name: str, api: str = "kserve") -> list[Document]:
-    """Service, mesh rules and routes of one model."""
+def model(tenant: str, name: str, api: str = "kserve", serverless: bool = False) -> list[Document]:
+    """Service, mesh rules and routes of one model.
+
+    Args:
+        serverless: whether it is an InferenceService, whose revisions Knative routes to; else replicas of its own.
+    """
     root = manifests_dir()
     values = {"tenant": tenant, "model": name}
-    folders = [root / "models" / "model", root / "mesh" / "model", root / "gateway" / "model"]
+    mesh = [root / "mesh" / "serverless"] if serverless else [root / "models" / "model", root / "mesh" / "model"]
+    folders = [*mesh, root / "gateway" / "model"]
     if api == "openai":
         folders.append(root / "gateway" / "openai-model")
     return [document for folder in folders for document in load(folder, values)]
@@ -74,8 +79,21 @@ def models(*when: str) -> list[dict[str, str]]:
     return [each for moment in when or ("bootstrap", "fixtures") for each in entries[moment]]
 
 
-def batches(limits_name: str) -> list[list[Document]]:
-    """Everything to apply, in an order in which each batch finds what it refers to."""
+def inference_service(tenant: str, name: str, values: Mapping[str, str]) -> list[Document]:
+    """A model as an InferenceService.
+
+    Args:
+        values: image, command (JSON), version, min_replicas, max_replicas, scale_target.
+    """
+    return load(manifests_dir() / "models" / "serverless", {"tenant": tenant, "model": name, **values})
+
+
+def batches(limits_name: str, serverless: bool = False) -> list[list[Document]]:
+    """Everything to apply, in an order in which each batch finds what it refers to.
+
+    Args:
+        serverless: whether the platform's models are InferenceServices.
+    """
     root, values = manifests_dir(), limits(limits_name)
     gateway = [
         document
@@ -86,7 +104,9 @@ def batches(limits_name: str) -> list[list[Document]]:
     per_tenant = [
         document for tenant in tenants() for document in load(root / "tenants" / "tenant", {**tenant, **values})
     ]
-    per_model = [document for each in models() for document in model(each["tenant"], each["model"], each["api"])]
+    per_model = [
+        document for each in models() for document in model(each["tenant"], each["model"], each["api"], serverless)
+    ]
     shared = [*load(root / "mesh"), *load(root / "models" / "platform.yaml")]
     return [
         [document for document in gateway if document["kind"] == "Namespace"],

@@ -20,6 +20,8 @@ from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 USUAL = PlatformOptions()
+SIGNS = {"done": "✔", "failed": "✘", "skipped": "–"}
+"""Of a layer that is no longer under way."""
 DEFAULT_INSTANCE = "default"
 RUN_PREFIX = "run-"
 """Platforms of test runs are called after the process that runs them."""
@@ -30,6 +32,8 @@ UP_EXAMPLES = """
   ibox up                                     the platform `default`, with small real models
 
   ibox up --instance mine --models stub       another one beside it, with quick stand-ins for models
+
+  ibox up --provider kind --nodes 1           the whole platform on Kubernetes, on one node
 
   ibox up --limits strict                     rate limits as promised, not a hundred times that
 
@@ -79,6 +83,7 @@ def up(
     release: Annotated[str, typer.Option(help="Name or file of a set of pinned versions.")] = DEFAULT_RELEASE,
     models: Annotated[Models, typer.Option(help="What answers: stubs, or small real models.")] = USUAL_MODELS,
     limits: Annotated[Limits, typer.Option(help="Rate limits: as promised, or wide.")] = USUAL_LIMITS,
+    nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes of a cluster that is made (kind).")] = USUAL.nodes,
 ) -> None:
     """Bring a platform up and leave it running; one that is up already is left as it is.
 
@@ -90,7 +95,7 @@ def up(
     found = _running(instance)
     if found is None:
         _require_fit_machine(provider)
-        found = _bring_up(console, provider, instance, release, PlatformOptions(models, limits))
+        found = _bring_up(console, provider, instance, release, PlatformOptions(models, limits, nodes))
         how = f"is up after {monotonic() - began:.1f} s"
     elif found.release != chosen.name:
         raise SetupProblem(
@@ -98,7 +103,7 @@ def up(
             f"take it down first (ibox down --instance {instance}), or choose another --instance",
         )
     else:
-        found = providers.open_platform(provider, instance, release, PlatformOptions(models, limits))
+        found = providers.open_platform(provider, instance, release, PlatformOptions(models, limits, nodes))
         how = "was up already, nothing changed"
     console.print(f"The platform {instance} {how} (release {found.release}, provider {found.provider}).")
     console.print(_how_to_use(found), markup=False)
@@ -197,19 +202,19 @@ class OnlyWork:
 
 @dataclass
 class Layers:
-    """Says of each layer, as it is done, how long it took."""
+    """Says of each layer, as it is done, how long it took, and what the others wait for."""
 
     console: Console
-    under_way: set[str] = field(default_factory=set)
+    under_way: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, layer: str, state: str, seconds: float) -> None:
-        if state == "begins":
-            self.under_way.add(layer)
+        if state not in SIGNS:
+            self.under_way[layer] = "" if state == "begins" else f" {state}"
             return
-        self.under_way.discard(layer)
-        sign = "✔" if state == "done" else "✘"
-        waits = f"  (under way: {', '.join(sorted(self.under_way))})" if self.under_way else ""
-        self.console.print(f"{sign} {layer:16}{seconds:6.1f} s{waits}", markup=False)
+        self.under_way.pop(layer, None)
+        doing = ", ".join(f"{name}{waits}" for name, waits in sorted(self.under_way.items()))
+        waits = f"  (under way: {doing})" if doing else ""
+        self.console.print(f"{SIGNS[state]} {layer:16}{seconds:6.1f} s{waits}", markup=False)
 
 
 def _how_to_use(platform: Platform) -> str:

@@ -46,12 +46,28 @@ class Timeline:
 Listener = Callable[[str, str, float], None]
 
 
-def run(steps: Mapping[str, Step], listener: Listener | None = None, width: int = 16) -> Timeline:
+class StepsFailed(Exception):
+    """Steps that failed, each with its error, and the steps that were not begun for that."""
+
+    def __init__(self, errors: Mapping[str, Exception], skipped: Mapping[str, str]) -> None:
+        self.errors, self.skipped = dict(errors), dict(skipped)
+        words = [f"{name}: {error}" for name, error in self.errors.items()]
+        words += [f"{name} was not begun for want of {cause}" for name, cause in self.skipped.items()]
+        super().__init__("; ".join(words))
+
+
+def run(
+    steps: Mapping[str, Step], listener: Listener | None = None, width: int = 16, keep_going: bool = False
+) -> Timeline:
     """Do every step; when one fails, start no other, wait for those under way, and raise its error.
 
     Args:
-        listener: called with (step, "begins" | "done" | "failed", seconds).
+        listener: called with (step, "begins" | "done" | "failed" | "skipped", seconds).
         width: how many steps may run at once.
+        keep_going: when a step fails, still do all that do not depend on it.
+
+    Raises:
+        StepsFailed: with `keep_going`, what failed and what was left out for that.
     """
     tell = listener or (lambda _step, _what, _seconds: None)
     sorter = TopologicalSorter({name: set(step.after) for name, step in steps.items()})
@@ -74,18 +90,34 @@ def run(steps: Mapping[str, Step], listener: Listener | None = None, width: int 
             tell(name, outcome, seconds)
 
     running: dict[Future[None], str] = {}
-    failure: BaseException | None = None
+    errors: dict[str, BaseException] = {}
+    skipped: dict[str, str] = {}
     with ThreadPoolExecutor(width) as pool:
         while sorter.is_active():
-            if failure is None:
-                for name in sorter.get_ready():
+            for name in sorter.get_ready() if keep_going or not errors else ():
+                cause = next((each for each in steps[name].after if each in errors or each in skipped), None)
+                if cause is None:
                     running[pool.submit(timed, name)] = name
+                else:
+                    skipped[name] = skipped.get(cause, cause)
+                    tell(name, "skipped", 0.0)
+                    sorter.done(name)
             if not running:
-                break
+                if errors and not keep_going:
+                    break
+                continue
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
-                failure = failure or future.exception()
+                if error := future.exception():
+                    errors[name] = error
                 sorter.done(name)
-    if failure is not None:
-        raise failure
+    _raise(errors, skipped, keep_going)
     return timeline
+
+
+def _raise(errors: Mapping[str, BaseException], skipped: Mapping[str, str], keep_going: bool) -> None:
+    first = next((error for error in errors.values() if not keep_going or not isinstance(error, Exception)), None)
+    if first is not None:
+        raise first
+    if errors:
+        raise StepsFailed({name: error for name, error in errors.items() if isinstance(error, Exception)}, skipped)

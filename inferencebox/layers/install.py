@@ -10,9 +10,10 @@ from functools import partial
 from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
 from inferencebox.layers.catalogue import Layer
-from inferencebox.layers.documents import LABEL, Kitchen
+from inferencebox.layers.documents import Kitchen
 from inferencebox.layers.readiness import Target, targets, wait_until_ready
 from inferencebox.manifests import Document
+from inferencebox.polling import poll
 from inferencebox.probes.kubernetes import Kube, KubeReply
 
 NAMESPACE = "inferencebox"
@@ -26,6 +27,9 @@ PASSING = (
     "not found", "x509", "context deadline exceeded", "InternalError", "etcdserver",
 )  # fmt: skip
 """Refusals that pass: a webhook or a kind that is being installed, not yet reachable."""
+UNCHANGEABLE = {"Pod", "Job"}
+"""Kinds of which nearly nothing can be changed: another one takes the place of the one that is there."""
+REMOVAL_SECONDS = 30.0
 Tell = Callable[[str, str, float], None]
 
 
@@ -104,7 +108,8 @@ class Installer:
         self.record.forget(layer.name)
         self.changed.append(layer.name)
         deadline = began + self.seconds
-        for part in [[_namespace(layer.namespace, layer.labels)], *self.kitchen.parts(layer)]:
+        self._make_namespace(layer)
+        for part in self.kitchen.parts(layer):
             early = [document for document in part if document["kind"] not in layer.last]
             late = [document for document in part if document["kind"] in layer.last]
             for documents in filter(None, (early, late)):
@@ -112,6 +117,11 @@ class Installer:
                 self._await(targets(documents), deadline, tell)
         self._await(targets([], layer.ready), deadline, tell)
         self.record.write(layer.name, wanted)
+
+    def _make_namespace(self, layer: Layer) -> None:
+        """Only if it is not there: what is said of it elsewhere stays as it is."""
+        if not self.kube.get("namespace", layer.namespace).ok:
+            self.kube.create(_namespace(layer.namespace, layer.labels))
 
     def apply(self, documents: Sequence[Document], deadline: float, tell: Callable[[str], None]) -> None:
         """Apply, in waves: what others refer to first. What is refused only for the moment is tried again."""
@@ -131,7 +141,16 @@ class Installer:
                     time.sleep(0.5)
 
     def _apply_one(self, document: Document) -> KubeReply:
-        return self.kube.apply([document])[0]
+        reply = self.kube.apply([document])[0]
+        if reply.cause == "schema" and document["kind"] in UNCHANGEABLE:
+            self._remove(document)
+            reply = self.kube.apply([document])[0]
+        return reply
+
+    def _remove(self, document: Document) -> None:
+        name, namespace = document["metadata"]["name"], document["metadata"]["namespace"]
+        self.kube.delete(document["kind"], name, namespace)
+        poll(lambda: self.kube.get(document["kind"], name, namespace).status == 404, REMOVAL_SECONDS, every=0.2)
 
     def _await(self, wanted: Iterable[Target], deadline: float, tell: Callable[[str], None]) -> None:
         for target in wanted:
@@ -160,6 +179,3 @@ def _name(document: Document) -> str:
 
 def _namespace(name: str, labels: Mapping[str, str]) -> Document:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}}
-
-
-__all__ = ["LABEL", "NAMESPACE", "Installer", "Record"]

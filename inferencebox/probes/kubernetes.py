@@ -200,6 +200,11 @@ class Kube:
         self._groups: tuple[str, ...] = ()
         self._discovery = Discovery(self._discover)
 
+    @property
+    def url(self) -> str:
+        """Where the API server answers."""
+        return str(self._settings.host)
+
     def acting_as(self, user: str, *groups: str) -> "Kube":
         """The same server, impersonating a user (`service_account(ns, name)` for a service account)."""
         other = object.__new__(Kube)

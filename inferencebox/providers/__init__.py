@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from inferencebox.providers.options import PlatformOptions
 
 PROVIDERS = ("local", "kind", "cluster")
+CLUSTER_FILE = "kind-cluster"
+"""In the state folder: the name of the Kind cluster that is this platform's own."""
 
 
 def open_platform(
@@ -27,16 +29,30 @@ def open_platform(
     listener: "Listener | None" = None,
 ) -> "Platform":
     """A platform that is up when this returns: the one of this name if it is up already, else a new one."""
-    _require_local(provider)
     from inferencebox.programs.progress import Silent
-    from inferencebox.providers.local import up
     from inferencebox.release import Release
 
-    return up.bring_up(instance, Release.load(release), options, progress or Silent(), listener or (lambda *_: None))
+    pinned, progress, listener = Release.load(release), progress or Silent(), listener or (lambda *_: None)
+    match provider:
+        case "local":
+            from inferencebox.providers.local import up
+
+            return up.bring_up(instance, pinned, options, progress, listener)
+        case "kind":
+            from inferencebox.providers.kind import up as kind
+
+            return kind.bring_up(instance, pinned, options, progress, listener)
+        case "cluster":
+            raise SetupProblem(f"provider {provider!r} is not built yet", "use --provider local or kind")
+    raise SetupProblem(f"there is no provider {provider!r}", f"choose one of {', '.join(PROVIDERS)}")
 
 
 def attach(instance: str) -> "Platform":
     """The platform of this name, which must be up."""
+    if _is_on_kubernetes(instance):
+        from inferencebox.providers.kubernetes.platform import KubernetesPlatform
+
+        return KubernetesPlatform(instance)
     from inferencebox.providers.local.platform import LocalPlatform
 
     return LocalPlatform(instance)
@@ -45,9 +61,15 @@ def attach(instance: str) -> "Platform":
 def close_platform(instance: str, *, keep_logs: bool = False) -> None:
     """Take the platform of this name down, whatever state it is in."""
     from inferencebox.paths import state_dir
-    from inferencebox.providers.local import up
 
-    up.take_down(instance, keep_logs=keep_logs)
+    if _is_on_kind(instance):
+        from inferencebox.providers.kind import up as kind
+
+        kind.take_down(instance, keep_logs=keep_logs)
+    else:
+        from inferencebox.providers.local import up
+
+        up.take_down(instance, keep_logs=keep_logs)
     with contextlib.suppress(OSError):  # logs are left in it
         state_dir(instance).rmdir()
 
@@ -60,8 +82,15 @@ def instances() -> list[str]:
     return sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
 
 
-def _require_local(provider: str) -> None:
-    if provider not in PROVIDERS:
-        raise SetupProblem(f"there is no provider {provider!r}", f"choose one of {', '.join(PROVIDERS)}")
-    if provider != "local":
-        raise SetupProblem(f"provider {provider!r} is not built yet", "use --provider local")
+def _is_on_kubernetes(instance: str) -> bool:
+    from inferencebox.paths import state_dir
+    from inferencebox.providers.kubernetes.state import path
+
+    return path(state_dir(instance)).exists()
+
+
+def _is_on_kind(instance: str) -> bool:
+    """Also of one that never came up whole: its cluster is noted before it is made."""
+    from inferencebox.paths import state_dir
+
+    return (state_dir(instance) / CLUSTER_FILE).exists()

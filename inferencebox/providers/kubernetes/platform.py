@@ -283,7 +283,7 @@ def documents(specs: Sequence[WorkloadSpec], images: Mapping[str, str], added: b
     return [*(objects.service_account(*account) for account in sorted(accounts)), *pods]
 
 
-_IMAGE_OF_PROGRAM = {"stub-model": "model-server", "model": "model-server", "client": "model-server"}
+_IMAGE_OF_PROGRAM = {"stub-model": "model-server", "model": "model-server"}
 _PROGRAM_OF_IMAGE = {"istio-proxy": "envoy"}
 
 

@@ -1,0 +1,184 @@
+"""Brings the platform up on a Kubernetes cluster that is there: its layers, pods of ours, and the ways in."""
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inferencebox import policies
+from inferencebox.errors import SetupProblem
+from inferencebox.layers import dag
+from inferencebox.layers.catalogue import layers
+from inferencebox.layers.documents import Kitchen, Small
+from inferencebox.layers.install import Installer
+from inferencebox.paths import state_dir
+from inferencebox.platform import Endpoint
+from inferencebox.probes.kubernetes import Kube
+from inferencebox.programs import Progress, module_files, provide
+from inferencebox.providers.options import PlatformOptions
+from inferencebox.release import Release
+
+from . import state
+from .capabilities import CAPABILITIES
+from .door import DIRECT, SERVICE, Door
+from .makers import Makers, certificate_of
+from .platform import TIER_1, KubernetesPlatform
+
+PROGRAMS = ("kubectl", "helm")
+SYSTEM = "envoy-gateway-system"
+WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
+CONNECT_SECONDS = 1.0
+
+
+@dataclass
+class Cluster:
+    """A cluster to bring a platform up on.
+
+    Args:
+        provider: who provides it.
+        images: name of an image -> reference by which its nodes have it.
+        facts: what the provider needs to know to take it down.
+        small: whether its machine is small.
+    """
+
+    provider: str
+    images: Mapping[str, str]
+    facts: dict[str, str] = field(default_factory=dict)
+    small: bool = True
+
+
+def bring_up(
+    instance: str,
+    release: Release,
+    options: PlatformOptions,
+    cluster: Cluster,
+    progress: Progress,
+    listener: dag.Listener,
+) -> KubernetesPlatform:
+    """A platform that is up when this returns; layers that are as they should be are left as they are.
+
+    The client configuration of the cluster is `kubeconfig` in the instance's state folder.
+
+    Raises:
+        SetupProblem: a layer could not be installed: which, and why.
+    """
+    home = state_dir(instance)
+    kube = Kube(home / "kubeconfig")
+    programs = provide(release, PROGRAMS, progress)
+    kitchen = _kitchen(release, options, cluster, kube, programs["helm"], progress)
+    installer = Installer(kube, kitchen, listener)
+    steps = installer.steps(layers())
+    try:
+        timeline = dag.run(steps, listener, keep_going=True)
+    except dag.StepsFailed as failed:
+        raise _told(failed) from None
+    record = state.Record(
+        provider=cluster.provider,
+        release=release.name,
+        kubectl=str(programs["kubectl"]),
+        images=dict(cluster.images),
+        capabilities=dict(CAPABILITIES),
+        layers=timeline.seconds,
+        cluster=cluster.facts,
+    )
+    (home / "edge-ca.crt").write_bytes(certificate_of(kube, "edge-authority"))
+    (home / "mesh-ca.crt").write_bytes(certificate_of(kube, "mesh-authority"))
+    Door(home).open(options.owner)
+    record.endpoints = entrances(kube, Door(home))
+    state.write(home, record)
+    return KubernetesPlatform(instance)
+
+
+def entrances(kube: Kube, door: Door) -> dict[str, Endpoint]:
+    """Where the platform answers on this machine."""
+    proxy = _tier_1_service(kube)
+    node = _node_address(kube)
+    ways: dict[str, tuple[str, str, int, str]] = {
+        "gateway": ("http", *_way(proxy, node, 80)),
+        "gateway-tls": ("https", *_way(proxy, node, 443)),
+        "tier2": ("https", "", 443, f"{SERVICE}istio-system/istio-ingressgateway"),
+        "tier2-http": ("http", "", 80, f"{SERVICE}istio-system/istio-ingressgateway"),
+        "jwt-server": ("http", "", 8080, f"{SERVICE}default/jwt-server"),
+        "istiod": ("http", "", 15014, f"{SERVICE}istio-system/istiod"),
+    }
+    found = {
+        name: Endpoint(scheme, "localhost", door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
+        for name, (scheme, address, port, pod) in ways.items()
+    }
+    return {**found, "kubernetes": _kubernetes(kube)}
+
+
+def _way(proxy: Mapping[str, Any], node: str, port: int) -> tuple[str, int, str]:
+    """Straight to the node where this machine reaches it, else through the API server."""
+    metadata, spec = proxy["metadata"], proxy["spec"]
+    node_port = next((each.get("nodePort", 0) for each in spec["ports"] if each["port"] == port), 0)
+    if node_port and _reaches(node, node_port):
+        return node, node_port, DIRECT
+    return "", port, f"{SERVICE}{metadata['namespace']}/{metadata['name']}"
+
+
+def _reaches(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _tier_1_service(kube: Kube) -> dict[str, Any]:
+    labels = ",".join(f"{name}={value}" for name, value in TIER_1.items())
+    found = kube.list("services", SYSTEM, labels).items
+    if not found:
+        raise SetupProblem("the tier-1 gateway has no Service", f"kubectl get services -n {SYSTEM}")
+    return dict(found[0])
+
+
+def _node_address(kube: Kube) -> str:
+    addresses = [
+        each["address"]
+        for node in kube.list("nodes").items
+        for each in node["status"].get("addresses", [])
+        if each["type"] == "InternalIP"
+    ]
+    return str(addresses[0]) if addresses else ""
+
+
+def _kubernetes(kube: Kube) -> Endpoint:
+    scheme, _, rest = kube.url.partition("://")
+    host, _, port = rest.rstrip("/").partition(":")
+    return Endpoint(scheme, host, int(port or 443))
+
+
+def _kitchen(
+    release: Release, options: PlatformOptions, cluster: Cluster, kube: Kube, helm: Path, progress: Progress
+) -> Kitchen:
+    def image(name: str) -> str:
+        if name not in cluster.images:
+            raise SetupProblem(f"there is no image {name!r}", f"the release {release.name} must name it: `images:`")
+        return cluster.images[name]
+
+    hosts = {reference.partition("/")[0] for reference in cluster.images.values()}
+    values = {
+        "mesh_access_log": policies.mesh_access_log(),
+        "registries": ",".join(sorted(hosts)),
+        "edge_names": json.dumps(policies.edge_names()),
+    }
+    return Kitchen(
+        files=lambda layer: module_files(release, layer, progress),
+        helm=helm,
+        image=image,
+        values=values,
+        makers=Makers(kube, options, image).all(),
+        kubernetes=release.layers["kubernetes"].version,
+        small=Small.load() if cluster.small else None,
+    )
+
+
+def _told(failed: dag.StepsFailed) -> SetupProblem:
+    first = next(iter(failed.errors.values()))
+    what = "; ".join(f"layer {name}: {getattr(error, 'what', error)}" for name, error in failed.errors.items())
+    if failed.skipped:
+        what += f". Not begun for want of them: {', '.join(sorted(failed.skipped))}"
+    return SetupProblem(what, getattr(first, "fix", "see the layer's manifests"))
