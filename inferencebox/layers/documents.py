@@ -240,11 +240,17 @@ def _filled(data: Any, image: Callable[[str], str], values: Mapping[str, str]) -
 
 
 def _with_images(data: Any, references: Mapping[str, str]) -> Any:
-    if isinstance(data, dict):
-        return {key: _with_images(value, references) for key, value in data.items()}
+    """Data with the references of images replaced, wherever a key says that it is one."""
     if isinstance(data, list):
         return [_with_images(value, references) for value in data]
-    return references.get(data, data) if isinstance(data, str) else data
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: references.get(value, value)
+        if isinstance(value, str) and key.endswith("image")
+        else _with_images(value, references)
+        for key, value in data.items()
+    }
 
 
 def _merge(target: dict[str, Any], change: Mapping[str, Any]) -> None:

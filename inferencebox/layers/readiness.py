@@ -30,8 +30,9 @@ class Target:
     labels: str = ""
 
     def __str__(self) -> str:
-        which = ", ".join(sorted(self.names)) or self.labels
-        return f"{self.kind.lower().partition('.')[0]} {which}"
+        first, *others = sorted(self.names) or [self.labels]
+        more = f" and {len(others)} more" if others else ""
+        return f"{self.kind.lower().partition('.')[0]} {first}{more}"
 
 
 def why_not_ready(found: Object) -> str | None:
