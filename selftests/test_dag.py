@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from inferencebox.layers.dag import Step, run
+from inferencebox.layers.dag import Step, StepsFailed, run
 
 
 def test_a_step_begins_after_those_it_depends_on() -> None:
@@ -70,3 +70,24 @@ def test_the_critical_path_is_the_chain_that_ended_last() -> None:
         "last": Step(lambda: None, ["short", "long"]),
     }
     assert run(steps).critical_path(steps) == ["long", "last"]
+
+
+def test_going_on_a_step_that_fails_leaves_the_others_unharmed_and_stops_those_that_need_it() -> None:
+    done: list[str] = []
+    heard: list[tuple[str, str]] = []
+
+    def fail() -> None:
+        raise ValueError("broken")
+
+    steps = {
+        "mesh": Step(fail),
+        "gateway": Step(lambda: done.append("gateway"), ["mesh"]),
+        "models": Step(lambda: done.append("models"), ["gateway"]),
+        "redis": Step(lambda: done.append("redis")),
+        "limits": Step(lambda: done.append("limits"), ["redis"]),
+    }
+    with pytest.raises(StepsFailed, match="mesh: broken; gateway was not begun for want of mesh") as failed:
+        run(steps, lambda step, what, _seconds: heard.append((step, what)), keep_going=True)
+    assert done == ["redis", "limits"]
+    assert failed.value.skipped == {"gateway": "mesh", "models": "mesh"}
+    assert [step for step, what in heard if what == "skipped"] == ["gateway", "models"]

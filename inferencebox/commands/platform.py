@@ -20,7 +20,7 @@ from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 USUAL = PlatformOptions()
-SIGNS = {"done": "✔", "failed": "✘", "skipped": "–"}
+SIGNS = {"done": "✔", "failed": "✘", "skipped": "-"}
 """Of a layer that is no longer under way."""
 DEFAULT_INSTANCE = "default"
 RUN_PREFIX = "run-"

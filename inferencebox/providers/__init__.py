@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from inferencebox.providers.options import PlatformOptions
 
 PROVIDERS = ("local", "kind", "cluster")
-CLUSTER_FILE = "kind-cluster"
-"""In the state folder: the name of the Kind cluster that is this platform's own."""
 
 
 def open_platform(
@@ -38,12 +36,8 @@ def open_platform(
             from inferencebox.providers.local import up
 
             return up.bring_up(instance, pinned, options, progress, listener)
-        case "kind":
-            from inferencebox.providers.kind import up as kind
-
-            return kind.bring_up(instance, pinned, options, progress, listener)
-        case "cluster":
-            raise SetupProblem(f"provider {provider!r} is not built yet", "use --provider local or kind")
+        case "kind" | "cluster":
+            raise SetupProblem(f"provider {provider!r} is not built yet", "use --provider local")
     raise SetupProblem(f"there is no provider {provider!r}", f"choose one of {', '.join(PROVIDERS)}")
 
 
@@ -61,15 +55,9 @@ def attach(instance: str) -> "Platform":
 def close_platform(instance: str, *, keep_logs: bool = False) -> None:
     """Take the platform of this name down, whatever state it is in."""
     from inferencebox.paths import state_dir
+    from inferencebox.providers.local import up
 
-    if _is_on_kind(instance):
-        from inferencebox.providers.kind import up as kind
-
-        kind.take_down(instance, keep_logs=keep_logs)
-    else:
-        from inferencebox.providers.local import up
-
-        up.take_down(instance, keep_logs=keep_logs)
+    up.take_down(instance, keep_logs=keep_logs)
     with contextlib.suppress(OSError):  # logs are left in it
         state_dir(instance).rmdir()
 
@@ -87,10 +75,3 @@ def _is_on_kubernetes(instance: str) -> bool:
     from inferencebox.providers.kubernetes.state import path
 
     return path(state_dir(instance)).exists()
-
-
-def _is_on_kind(instance: str) -> bool:
-    """Also of one that never came up whole: its cluster is noted before it is made."""
-    from inferencebox.paths import state_dir
-
-    return (state_dir(instance) / CLUSTER_FILE).exists()

@@ -26,7 +26,7 @@ SYSTEM_NAMESPACES = (
     objects.OURS,
 )  # fmt: skip
 SAMPLE = {"version": "v1", "max_replicas": "3", "scale_target": "60"}
-"""SPEC 1.6. One replica each at least: scenarios read in it what arrived; those on scaling bring models of their own."""
+"""SPEC 1.6. One replica each at least: scenarios read in it what arrived; those on scaling bring their own models."""
 
 
 @dataclass(frozen=True)

@@ -171,9 +171,9 @@ class KubernetesPlatform(Platform):
     # --- components
 
     def components(self) -> list[ComponentStatus]:
-        deployments = [*self._ours("deployments"), *self._ours("daemonsets")]
-        pods = [pod for pod in self.kube.list("pods").items if pod["metadata"]["namespace"] not in OTHERS]
-        return [*(_part(each, pods) for each in deployments), *(_replica(pod) for pod in pods if _is_replica(pod))]
+        deployments = [*self._ours("Deployment"), *self._ours("DaemonSet")]
+        pods = self._ours("Pod")
+        return [*(_part(each, pods) for each in deployments), *(_replica(pod) for pod in pods if objects.is_ours(pod))]
 
     def stop(self, component: str) -> None:
         if pod := self._replica_named(component):
@@ -209,7 +209,7 @@ class KubernetesPlatform(Platform):
     def diagnose(self) -> dict[str, str]:
         """What to look at when something is wrong: parts and pods that are not ready, and what was said of them."""
         parts = [part for part in self.components() if part.state != "running"]
-        pods = [pod for pod in self.kube.list("pods").items if why_not_ready(pod)]
+        pods = [pod for pod in self._ours("Pod") if why_not_ready(pod)]
         told = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}: {why_not_ready(pod)}" for pod in pods]
         warnings = [
             f"{each['metadata']['namespace']} {each['involvedObject'].get('name')}: {each.get('message', '')}"
@@ -240,11 +240,13 @@ class KubernetesPlatform(Platform):
             number = _identity([states[container["name"]]["containerID"]])
             yield RunningProgram(name, number, run["startedAt"], told, _tier(pod))
 
-    def _ours(self, kind: str) -> list[Object]:
-        return [each for each in self.kube.list(kind).items if each["metadata"]["namespace"] not in OTHERS]
+    def _ours(self, kind: str) -> list[dict[str, Any]]:
+        """All of a kind that are not the cluster's own. In lists the API server leaves their kind out."""
+        found = self.kube.list(kind).items
+        return [{**each, "kind": kind} for each in found if each["metadata"]["namespace"] not in OTHERS]
 
     def _deployment(self, component: str) -> Object:
-        found = {_component_name(each): each for each in self._ours("deployments")}
+        found = {_component_name(each): each for each in self._ours("Deployment")}
         if component not in found:
             raise SetupProblem(f"the platform has no component {component!r}", f"known: {', '.join(sorted(found))}")
         return found[component]
@@ -305,9 +307,9 @@ def _component_name(found: Object) -> str:
     return NAMES.get(name, name)
 
 
-def _part(found: Object, pods: Sequence[Object]) -> ComponentStatus:
+def _part(found: dict[str, Any], pods: Sequence[Object]) -> ComponentStatus:
     wanted = found["spec"].get("replicas", 1)
-    why = why_not_ready(dict(found))
+    why = why_not_ready(found)
     state_ = "stopped" if wanted == 0 else "failed" if why else "running"
     labels = found["spec"]["selector"]["matchLabels"].items()
     mine = [pod for pod in pods if labels <= (pod["metadata"].get("labels") or {}).items()]
@@ -315,7 +317,7 @@ def _part(found: Object, pods: Sequence[Object]) -> ComponentStatus:
     return ComponentStatus(_component_name(found), state_, _identity(runs) if runs else None, detail=why or "")
 
 
-def _replica(pod: Object) -> ComponentStatus:
+def _replica(pod: dict[str, Any]) -> ComponentStatus:
     metadata = pod["metadata"]
     runs = [each["containerID"] for each in _statuses(pod) if "containerID" in each]
     ready = objects.is_ready(pod)
@@ -323,13 +325,9 @@ def _replica(pod: Object) -> ComponentStatus:
         f"{metadata['namespace']}.{metadata['name']}",
         "running" if ready else "failed",
         _identity(runs) if runs else None,
-        detail="" if ready else str(why_not_ready(dict(pod))),
+        detail="" if ready else str(why_not_ready(pod)),
         added=objects.ADDED_LABEL in metadata["labels"] or objects.INFERENCE_SERVICE in metadata["labels"],
     )
-
-
-def _is_replica(pod: Object) -> bool:
-    return objects.is_ours(pod)
 
 
 def _statuses(pod: Object) -> list[dict[str, Any]]:

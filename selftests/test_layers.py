@@ -1,0 +1,271 @@
+"""Layers: as data, as objects, and installed on a cluster that is played here."""
+
+import copy
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferencebox.errors import SetupProblem
+from inferencebox.layers.catalogue import Awaited, Layer, Made, layers
+from inferencebox.layers.documents import LABEL, Kitchen, Maker, Small
+from inferencebox.layers.install import NAMESPACE, Installer
+from inferencebox.layers.readiness import why_not_ready
+from inferencebox.probes.kubernetes import KubeReply
+from inferencebox.release import DEFAULT_RELEASE, Release
+
+Document = dict[str, Any]
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: mesh}
+spec:
+  template:
+    spec:
+      containers: [{name: mesh, image: vendor/mesh, resources: {requests: {cpu: "2"}, limits: {memory: 1Gi}}}]
+"""
+
+
+@pytest.fixture
+def kitchen(tmp_path: Path) -> Kitchen:
+    (tmp_path / "mesh.yaml").write_text(f"{DEPLOYMENT}---\napiVersion: v1\nkind: Role\nmetadata: {{name: reader}}\n")
+    return Kitchen(
+        files=lambda _layer: tmp_path,
+        helm=tmp_path / "helm",
+        image=lambda name: f"registry/{name}:v1",
+        values={},
+        makers={},
+        kubernetes="v1.33.4",
+        small=Small({"cpu": "5m"}, frozenset({"HorizontalPodAutoscaler"})),
+    )
+
+
+def layer(tmp_path: Path, text: str) -> Layer:
+    folder = tmp_path / "layers" / "mesh"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "layer.yaml").write_text(text)
+    return layers(tmp_path / "layers")["mesh"]
+
+
+FILES = "purpose: the mesh\nnamespace: mesh-system\nparts: [{files: {source: mesh, paths: [mesh.yaml]}}]\n"
+
+
+class TestData:
+    def test_every_shipped_layer_is_read(self) -> None:
+        assert {"istiod", "kserve", "tier-1", "tier-2", "policies"} <= layers().keys()
+
+    def test_every_source_of_a_shipped_layer_is_kept_by_the_release(self) -> None:
+        kept = Release.load(DEFAULT_RELEASE).files
+        sources = {part.source for each in layers().values() for part in each.parts if hasattr(part, "source")}
+        assert sources <= kept.keys()
+
+    def test_a_layer_that_comes_after_none_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(SetupProblem, match="mesh comes after nothing-of-the-kind"):
+            layer(tmp_path, f"{FILES}after: [nothing-of-the-kind]\n")
+
+    def test_a_misspelt_word_is_named_with_its_file(self, tmp_path: Path) -> None:
+        with pytest.raises(SetupProblem, match=r"layer\.yaml does not describe a layer.*purpoze"):
+            layer(tmp_path, f"{FILES}purpoze: none\n")
+
+
+class TestDocuments:
+    def test_objects_are_ours_by_label_and_in_the_layers_namespace(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES))
+        assert deployment["metadata"] == {"name": "mesh", "namespace": "mesh-system", "labels": {LABEL: "mesh"}}
+
+    def test_images_are_named_as_the_nodes_have_them(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, f"{FILES}images: {{vendor/mesh: mesh-proxy}}\n"))
+        assert _container(deployment)["image"] == "registry/mesh-proxy:v1"
+
+    def test_containers_ask_for_little_on_small_machines_within_the_vendors_limits(
+        self, kitchen: Kitchen, tmp_path: Path
+    ) -> None:
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES))
+        assert _container(deployment)["resources"] == {"requests": {"cpu": "5m"}, "limits": {"memory": "1Gi"}}
+
+    def test_a_change_is_merged_by_name_into_lists(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        containers = "{template: {spec: {containers: [{name: mesh, args: [--quiet]}]}}}"
+        change = f"changes: [{{kind: Deployment, name: mesh, merge: {{spec: {containers}}}}}]\n"
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES + change))
+        assert _container(deployment)["args"] == ["--quiet"]
+        assert _container(deployment)["image"] == "vendor/mesh"
+
+    def test_kinds_can_be_left_out(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        (documents,) = kitchen.parts(layer(tmp_path, f"{FILES}without: [Role]\n"))
+        assert [each["kind"] for each in documents] == ["Deployment"]
+
+    def test_what_it_is_made_of_decides_its_fingerprint(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        first = kitchen.fingerprint(layer(tmp_path, FILES))
+        assert kitchen.fingerprint(layer(tmp_path, FILES)) == first
+        (tmp_path / "mesh.yaml").write_text(DEPLOYMENT.replace("vendor/mesh", "vendor/other"))
+        assert kitchen.fingerprint(layer(tmp_path, FILES)) != first
+
+    def test_files_that_the_release_does_not_keep_are_named(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        with pytest.raises(SetupProblem, match=r"has no charts/\*\.yaml"):
+            kitchen.parts(layer(tmp_path, FILES.replace("mesh.yaml", "charts/*.yaml")))
+
+
+class PlayedCluster:
+    """As much of `Kube` as an installer uses. What is applied becomes ready by `settle`."""
+
+    def __init__(self, settle: Callable[[Document], None]) -> None:
+        self.settle = settle
+        self.objects: dict[tuple[str, str], Document] = {}
+        self.applied: list[str] = []
+        self.refusals: Iterator[KubeReply | None] = itertools.repeat(None)
+        self.events: list[Document] = []
+
+    def get(self, kind: str, name: str, _namespace: str | None = None) -> KubeReply:
+        found = self.objects.get((kind.lower(), name))
+        return KubeReply(200, object=copy.deepcopy(found)) if found else KubeReply(404, "NotFound")
+
+    def list(self, kind: str, _namespace: str | None = None, labels: str = "") -> KubeReply:
+        return KubeReply(200, object={"items": self.events if kind == "events" else []})
+
+    def create(self, document: Document) -> KubeReply:
+        self.objects[document["kind"].lower(), document["metadata"]["name"]] = document
+        return KubeReply(201, object=document)
+
+    def patch(self, kind: str, name: str, _namespace: str, change: Document) -> KubeReply:
+        found = self.objects.get((kind, name))
+        if found is None:
+            return KubeReply(404, "NotFound")
+        data = {**found.get("data", {}), **change["data"]}
+        found["data"] = {key: value for key, value in data.items() if value is not None}
+        return KubeReply(200, object=found)
+
+    def apply(self, documents: Sequence[Document]) -> Sequence[KubeReply]:
+        if refusal := next(self.refusals):
+            return [refusal]
+        (document,) = documents
+        self.applied.append(f"{document['kind']} {document['metadata']['name']}")
+        self.settle(document)
+        return [self.create(document)]
+
+    def watch(self, kind: str, _namespace: str | None = None, seconds: int = 0) -> Iterator[tuple[str, Document]]:
+        for (of, _), found in self.objects.items():
+            if of == kind.partition(".")[0].lower():
+                yield "ADDED", found
+
+
+def ready(document: Document) -> None:
+    document["status"] = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
+
+
+class TestInstalling:
+    def installer(self, kube: PlayedCluster, kitchen: Kitchen, seconds: float = 5) -> Installer:
+        return Installer(kube, kitchen, lambda *_: None, seconds)  # type: ignore[arg-type]
+
+    def test_a_layer_is_installed_once(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube, mesh = PlayedCluster(ready), layer(tmp_path, FILES)
+        self.installer(kube, kitchen).install(mesh)
+        assert set(kube.applied) == {"Namespace inferencebox", "Deployment mesh", "Role reader"}
+        kube.applied.clear()
+        again = self.installer(kube, kitchen)
+        again.install(mesh)
+        assert kube.applied == []
+        assert again.changed == []
+
+    def test_a_layer_made_of_something_else_is_installed_again(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube = PlayedCluster(ready)
+        self.installer(kube, kitchen).install(layer(tmp_path, FILES))
+        (tmp_path / "mesh.yaml").write_text(DEPLOYMENT.replace("vendor/mesh", "vendor/other"))
+        again = self.installer(kube, kitchen)
+        again.install(layer(tmp_path, FILES))
+        assert again.changed == ["mesh"]
+
+    def test_an_interrupted_layer_is_not_taken_for_installed(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        def killed(_document: Document) -> None:
+            raise KeyboardInterrupt
+
+        kube, mesh = PlayedCluster(ready), layer(tmp_path, FILES)
+        self.installer(kube, kitchen).install(mesh)
+        (tmp_path / "mesh.yaml").write_text(DEPLOYMENT.replace("vendor/mesh", "vendor/other"))
+        kube.settle = killed
+        with pytest.raises(KeyboardInterrupt):
+            self.installer(kube, kitchen).install(mesh)
+        assert kube.objects["configmap", "layers"]["data"] == {}
+
+    def test_one_that_never_gets_ready_is_named_with_its_last_events(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube = PlayedCluster(lambda _document: None)
+        pod = {"kind": "Pod", "name": "mesh-5d4f"}
+        message = "Failed to pull image vendor/mesh"
+        kube.events = [{"type": "Warning", "involvedObject": pod, "reason": "Failed", "message": message}]
+        with pytest.raises(SetupProblem) as problem:
+            self.installer(kube, kitchen, seconds=0.3).install(layer(tmp_path, FILES))
+        assert problem.value.what.startswith("deployment mesh in mesh-system was not ready in time: 0 of 1 replicas")
+        assert "last events: pod mesh-5d4f: Failed: Failed to pull image vendor/mesh" in problem.value.what
+        assert problem.value.fix == "kubectl describe deployment mesh -n mesh-system"
+
+    def test_a_refusal_that_passes_is_tried_again(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube = PlayedCluster(ready)
+        message = 'failed calling webhook "webhook.example": connection refused'
+        kube.refusals = itertools.chain([KubeReply(500, "InternalError", message)], itertools.repeat(None))
+        self.installer(kube, kitchen).install(layer(tmp_path, FILES))
+        assert "Deployment mesh" in kube.applied
+
+    def test_a_refusal_that_lasts_is_told_at_once(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube = PlayedCluster(ready)
+        kube.refusals = itertools.repeat(KubeReply(403, "Forbidden", 'User "me" cannot patch deployments'))
+        with pytest.raises(SetupProblem, match="refuses Deployment mesh in mesh-system: 403 by rbac"):
+            self.installer(kube, kitchen, seconds=60).install(layer(tmp_path, FILES))
+
+    def test_what_somebody_else_makes_is_waited_for(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube = PlayedCluster(ready)
+        waits = Layer("tier", "", tmp_path, parts=[], ready=[Awaited("deployment", "edge", labels="owner=tier")])
+        (tmp_path / "layer.yaml").write_text("")
+        with pytest.raises(SetupProblem, match="deployment owner=tier in edge was not ready in time: there is none"):
+            self.installer(kube, kitchen, seconds=0.3).install(waits)
+
+    def test_objects_that_code_makes_are_made_anew_only_when_made_from_something_else(
+        self, kitchen: Kitchen, tmp_path: Path
+    ) -> None:
+        made: list[int] = []
+        maker = Maker("made once", lambda: made.append(1) or [])  # type: ignore[func-returns-value]
+        cook = Kitchen(kitchen.files, kitchen.helm, kitchen.image, {}, {"authorities": maker}, "v1.33.4")
+        kube, keys = PlayedCluster(ready), Layer("keys", "", tmp_path, parts=[Made("authorities")])
+        (tmp_path / "layer.yaml").write_text("")
+        for _ in range(2):
+            self.installer(kube, cook).install(keys)
+        assert made == [1]
+
+    def test_it_is_written_down_in_a_namespace_of_ours(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube = PlayedCluster(ready)
+        self.installer(kube, kitchen).install(layer(tmp_path, FILES))
+        assert ("namespace", NAMESPACE) in kube.objects
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"kind": "Deployment", "spec": {"replicas": 2}, "status": {"availableReplicas": 1}}, "0 of 2 replicas"),
+        (
+            {"kind": "Deployment", "spec": {}, "metadata": {"generation": 2}, "status": {"observedGeneration": 1}},
+            "has not seen it",
+        ),
+        ({"kind": "Gateway", "status": {}}, "Programmed is not said yet"),
+        (
+            {
+                "kind": "Certificate",
+                "status": {"conditions": [{"type": "Ready", "status": "False", "message": "no CA"}]},
+            },
+            r"Ready is False \(no CA\)",
+        ),
+        ({"kind": "DaemonSet", "spec": {}, "status": {"desiredNumberScheduled": 3}}, "0 of 3 pods"),
+    ],
+)
+def test_what_is_missing_is_said(found: Document, why: str) -> None:
+    said = why_not_ready({"metadata": {}, **found})
+    assert said
+    assert re.search(why, said)
+
+
+def test_a_kind_without_a_notion_of_ready_is_ready() -> None:
+    assert why_not_ready({"kind": "ConfigMap", "metadata": {}}) is None
+
+
+def _container(deployment: Document) -> Any:
+    return deployment["spec"]["template"]["spec"]["containers"][0]
