@@ -12,6 +12,8 @@ from inferencebox.release import Item, Pin, describe
 
 PROJECT = "project"
 """In ``files``, stands for the project's own files, where others name a layer."""
+TRAINED = "trained"
+"""In ``files``, stands for the models that are trained on this machine."""
 
 
 class PackageSet(Item):
@@ -51,7 +53,8 @@ class Recipe(Pin):
         python: sets of Python distributions, found by Debian's Python.
         services: our own services (folders of ``services/``), with their commands in /usr/local/bin.
         programs: programs of the release, and where they lie.
-        files: a file or a folder -> where it comes from: ``layer:path in its module``, or ``project:path``.
+        files: a file or a folder -> where it comes from: ``layer:path in its module``, ``project:path``, or
+            ``trained:``, the models.
         applets: commands of busybox.
         links: path -> target.
         folders: path -> mode.
@@ -76,7 +79,7 @@ class Recipe(Pin):
 
     def layers_used(self) -> list[str]:
         """Layers of the release out of whose modules files are taken."""
-        return sorted({layer for layer, _ in map(split_source, self.files.values()) if layer != PROJECT})
+        return sorted({layer for layer, _ in map(split_source, self.files.values()) if layer not in (PROJECT, TRAINED)})
 
 
 class Recipes(Pin):

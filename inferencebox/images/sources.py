@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inferencebox.images import archive
-from inferencebox.images.recipes import PROJECT, Recipe, Recipes, split_source
+from inferencebox.images.recipes import PROJECT, TRAINED, Recipe, Recipes, split_source
 from inferencebox.images.tree import Tree
 from inferencebox.paths import project_root
 from inferencebox.programs.errors import Unavailable
@@ -15,6 +15,7 @@ from inferencebox.programs.provision import Provisioner
 from inferencebox.programs.registry import Image, probe, split_reference
 from inferencebox.programs.sources.base import Made, Outcomes, each
 from inferencebox.programs.store import digest_of
+from inferencebox.providers.local.models import trained_models
 from inferencebox.release import IMAGE_PREFIX, ImagePin, Item, Release
 
 ARCHIVE = "image.tar"
@@ -63,6 +64,18 @@ class PulledImages:
         folder.mkdir()
         archive.pack(folder / ARCHIVE, pin.reference, image.configuration(), layers)
         return Made(folder, ARCHIVE, {"digest": str(pin.digest), "reference": pin.reference})
+
+
+def _is_trained(source: str) -> bool:
+    return split_source(source)[0] == TRAINED
+
+
+def _origin(source: str, there: Mapping[str, Path]) -> Path:
+    """Where an image's file comes from on this machine."""
+    layer, inside = split_source(source)
+    if layer == TRAINED:
+        return trained_models()
+    return (project_root() if layer == PROJECT else there[f"files-{layer}"]) / inside
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,7 @@ class AssembledImages:
             "accounts": self._ingredients.recipes.accounts,
             "ingredients": self._ingredients.keys(recipe),
             "files": {str(path.relative_to(project_root())): digest_of(path) for path in _files(folders)},
+            "trained": [trained_models().name for source in recipe.files.values() if _is_trained(source)],
         }
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
@@ -178,8 +192,7 @@ class AssembledImages:
         for name, path in recipe.programs.items():
             tree.add(path, there[name], 0o755)
         for path, source in recipe.files.items():
-            layer, inside = split_source(source)
-            origin = (project_root() if layer == PROJECT else there[f"files-{layer}"]) / inside
+            origin = _origin(source, there)
             tree.graft(origin, path) if origin.is_dir() else tree.add(path, origin)
         for path, mode in recipe.folders.items():
             tree.folder(path, int(mode, 8))

@@ -109,6 +109,7 @@ class Layer:
         without: kinds of its objects that are left out.
         last: kinds applied when the rest of their part is ready: they need its webhooks.
         ready: what else it is ready by.
+        pods: whether its objects run any: then the nodes need its images first.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Layer:
     without: frozenset[str] = frozenset()
     last: frozenset[str] = frozenset()
     ready: Sequence[Awaited] = ()
+    pods: bool = True
 
 
 def layers(folder: Path | None = None) -> dict[str, Layer]:

@@ -39,7 +39,7 @@ class Timeline:
         while candidates:
             last = max(candidates, key=lambda name: self.began[name] + self.seconds[name])
             path.insert(0, last)
-            candidates = steps[last].after
+            candidates = steps[last].after if last in steps else ()
         return path
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from inferencebox.providers.options import PlatformOptions
 
 PROVIDERS = ("local", "kind", "cluster")
+KIND_MARK = "kind-cluster"
+"""In the state folder of a platform with a Kind cluster of its own, from before the cluster is made."""
 
 
 def open_platform(
@@ -36,8 +38,12 @@ def open_platform(
             from inferencebox.providers.local import up
 
             return up.bring_up(instance, pinned, options, progress, listener)
-        case "kind" | "cluster":
-            raise SetupProblem(f"provider {provider!r} is not built yet", "use --provider local")
+        case "kind":
+            from inferencebox.providers.kind import up as kind
+
+            return kind.bring_up(instance, pinned, options, progress, listener)
+        case "cluster":
+            raise SetupProblem(f"provider {provider!r} is not built yet", "use --provider local or kind")
     raise SetupProblem(f"there is no provider {provider!r}", f"choose one of {', '.join(PROVIDERS)}")
 
 
@@ -55,9 +61,15 @@ def attach(instance: str) -> "Platform":
 def close_platform(instance: str, *, keep_logs: bool = False) -> None:
     """Take the platform of this name down, whatever state it is in."""
     from inferencebox.paths import state_dir
-    from inferencebox.providers.local import up
 
-    up.take_down(instance, keep_logs=keep_logs)
+    if (state_dir(instance) / KIND_MARK).exists():
+        from inferencebox.providers.kind import up as kind
+
+        kind.take_down(instance, keep_logs=keep_logs)
+    else:
+        from inferencebox.providers.local import up
+
+        up.take_down(instance, keep_logs=keep_logs)
     with contextlib.suppress(OSError):  # logs are left in it
         state_dir(instance).rmdir()
 

@@ -22,7 +22,8 @@ class Record:
         endpoints: name -> address on this machine.
         capabilities: name -> nothing, or why it is not there.
         layers: seconds that each layer took to come up.
-        cluster: what the provider needs to know to take it down.
+        critical_path: those that decided when all was up.
+        changed: layers that the last bring-up installed.
     """
 
     provider: str
@@ -32,7 +33,8 @@ class Record:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     capabilities: dict[str, str | None] = field(default_factory=dict)
     layers: dict[str, float] = field(default_factory=dict)
-    cluster: dict[str, str] = field(default_factory=dict)
+    critical_path: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
 
 
 def path(state: Path) -> Path:

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,34 +32,38 @@ WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
 CONNECT_SECONDS = 1.0
 
 
-@dataclass
-class Cluster:
+@dataclass(frozen=True)
+class Target:
     """A cluster to bring a platform up on.
 
     Args:
         provider: who provides it.
         images: name of an image -> reference by which its nodes have it.
-        facts: what the provider needs to know to take it down.
         small: whether its machine is small.
     """
 
     provider: str
     images: Mapping[str, str]
-    facts: dict[str, str] = field(default_factory=dict)
-    small: bool = True
+    small: bool
 
 
-def bring_up(
+def bring_up_on(
     instance: str,
     release: Release,
     options: PlatformOptions,
-    cluster: Cluster,
+    target: Target,
     progress: Progress,
     listener: dag.Listener,
+    load: dag.Step,
+    before: dag.Timeline,
 ) -> KubernetesPlatform:
     """A platform that is up when this returns; layers that are as they should be are left as they are.
 
     The client configuration of the cluster is `kubeconfig` in the instance's state folder.
+
+    Args:
+        load: gets the images to the nodes; layers whose objects run pods wait for it.
+        before: what it took to have the cluster.
 
     Raises:
         SetupProblem: a layer could not be installed: which, and why.
@@ -67,26 +71,30 @@ def bring_up(
     home = state_dir(instance)
     kube = Kube(home / "kubeconfig")
     programs = provide(release, PROGRAMS, progress)
-    kitchen = _kitchen(release, options, cluster, kube, programs["helm"], progress)
-    installer = Installer(kube, kitchen, listener)
-    steps = installer.steps(layers())
+    installer = Installer(kube, _kitchen(release, options, target, kube, programs["helm"], progress), listener)
+    known = layers()
+    steps = {"load": load, **installer.steps(known)}
+    for name, layer in known.items():
+        if layer.pods:
+            steps[name] = dag.Step(steps[name].run, ["load", *steps[name].after])
     try:
         timeline = dag.run(steps, listener, keep_going=True)
     except dag.StepsFailed as failed:
         raise _told(failed) from None
+    for authority, file in (("edge-authority", "edge-ca.crt"), ("mesh-authority", "mesh-ca.crt")):
+        (home / file).write_bytes(certificate_of(kube, authority))
+    Door(home).open(options.owner)
     record = state.Record(
-        provider=cluster.provider,
+        provider=target.provider,
         release=release.name,
         kubectl=str(programs["kubectl"]),
-        images=dict(cluster.images),
+        images=dict(target.images),
         capabilities=dict(CAPABILITIES),
-        layers=timeline.seconds,
-        cluster=cluster.facts,
+        endpoints=entrances(kube, Door(home)),
+        layers={**before.seconds, **timeline.seconds},
+        critical_path=[*before.critical_path({}), *timeline.critical_path(steps)],
+        changed=installer.changed,
     )
-    (home / "edge-ca.crt").write_bytes(certificate_of(kube, "edge-authority"))
-    (home / "mesh-ca.crt").write_bytes(certificate_of(kube, "mesh-authority"))
-    Door(home).open(options.owner)
-    record.endpoints = entrances(kube, Door(home))
     state.write(home, record)
     return KubernetesPlatform(instance)
 
@@ -152,14 +160,14 @@ def _kubernetes(kube: Kube) -> Endpoint:
 
 
 def _kitchen(
-    release: Release, options: PlatformOptions, cluster: Cluster, kube: Kube, helm: Path, progress: Progress
+    release: Release, options: PlatformOptions, target: Target, kube: Kube, helm: Path, progress: Progress
 ) -> Kitchen:
     def image(name: str) -> str:
-        if name not in cluster.images:
+        if name not in target.images:
             raise SetupProblem(f"there is no image {name!r}", f"the release {release.name} must name it: `images:`")
-        return cluster.images[name]
+        return target.images[name]
 
-    hosts = {reference.partition("/")[0] for reference in cluster.images.values()}
+    hosts = {reference.partition("/")[0] for reference in target.images.values()}
     values = {
         "mesh_access_log": policies.mesh_access_log(),
         "registries": ",".join(sorted(hosts)),
@@ -172,7 +180,7 @@ def _kitchen(
         values=values,
         makers=Makers(kube, options, image).all(),
         kubernetes=release.layers["kubernetes"].version,
-        small=Small.load() if cluster.small else None,
+        small=Small.load() if target.small else None,
     )
 
 

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from inferencebox.errors import SetupProblem
 from inferencebox.platform import Workload, WorkloadSpec
 from inferencebox.providers import replicas
 

@@ -1,0 +1,113 @@
+"""Brings the whole platform up on a Kind cluster of its own, and takes it down."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inferencebox import images
+from inferencebox.errors import SetupProblem
+from inferencebox.layers import dag
+from inferencebox.paths import state_dir
+from inferencebox.programs import Progress
+from inferencebox.providers import KIND_MARK
+from inferencebox.providers.kind import cluster, engine
+from inferencebox.providers.kubernetes import state
+from inferencebox.providers.kubernetes.door import Door, socket_path
+from inferencebox.providers.kubernetes.platform import KubernetesPlatform
+from inferencebox.providers.kubernetes.up import Target, bring_up_on
+from inferencebox.providers.options import PlatformOptions
+from inferencebox.release import DEFAULT_RELEASE, Release
+
+PRELOADED = (
+    "node", "pause", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns",
+    "kube-router", "local-path-provisioner", "local-path-helper",
+)  # fmt: skip
+"""Images that nodes have from the start."""
+
+
+@dataclass
+class Ascent:
+    """One bring-up of the cluster, up to where layers can be installed."""
+
+    instance: str
+    release: Release
+    options: PlatformOptions
+    progress: Progress
+    archives: dict[str, Path] = field(default_factory=dict)
+    made: cluster.Cluster | None = None
+
+    @property
+    def wanted(self) -> list[str]:
+        return [name for name in self.release.images if name not in PRELOADED]
+
+    def steps(self) -> Mapping[str, dag.Step]:
+        return {"cluster": dag.Step(self.make_cluster), "images": dag.Step(self.make_images)}
+
+    def make_cluster(self) -> None:
+        there = engine.up(self.release, self.progress)
+        handle = cluster.handle(self.instance, there, self.release, self.progress)
+        handle.create(cluster.ensure_node_image(there, self.release, self.progress), self.options.nodes)
+        home = state_dir(self.instance)
+        (home / "kubeconfig").touch(mode=0o600)
+        shutil.copyfile(handle.kubeconfig, home / "kubeconfig")
+        self.made = handle
+
+    def make_images(self) -> None:
+        self.archives.update(images.provide(self.release, self.wanted, self.progress))
+
+    def load_images(self) -> None:
+        assert self.made
+        self.made.load(self.archives)
+
+
+def bring_up(
+    instance: str, release: Release, options: PlatformOptions, progress: Progress, listener: dag.Listener
+) -> KubernetesPlatform:
+    """A platform that is up when this returns. What is there already, and as it should be, is left as it is."""
+    home = state_dir(instance)
+    home.mkdir(parents=True, exist_ok=True)
+    with _alone(home):
+        (home / KIND_MARK).touch()
+        ascent = Ascent(instance, release, options, progress)
+        before = dag.run(ascent.steps(), listener)
+        references = {name: release.images[name].reference for name in ascent.wanted}
+        target = Target("kind", references, small=True)
+        return bring_up_on(instance, release, options, target, progress, listener, dag.Step(ascent.load_images), before)
+
+
+def take_down(instance: str, keep_logs: bool = False) -> None:
+    """Delete the cluster and everything of this instance. Safe to call at any time, also after a crash."""
+    home = state_dir(instance)
+    Door(home).close()
+    socket_path(home).unlink(missing_ok=True)
+    with contextlib.suppress(SetupProblem):  # without an engine there is no cluster either
+        cluster.handle(instance, engine.find(), Release.load(_release_of(home))).delete()
+    for entry in home.iterdir():
+        if keep_logs and entry.name == "logs":
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _release_of(home: Path) -> str:
+    try:
+        return state.read(home).release
+    except SetupProblem:
+        return DEFAULT_RELEASE
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Nobody else brings this platform up meanwhile. The kernel lets go for a process that was killed."""
+    folder = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
