@@ -65,7 +65,7 @@ def wait_until_ready(kube: Kube, target: Target, deadline: float, tell: Callable
     Raises:
         SetupProblem: they were not ready in time; it names one, what is missing and its last events.
     """
-    missing: dict[str, str] = dict.fromkeys(target.names, "it is not there")
+    missing = _missing(target, {})
     tell(str(target))
     while True:
         left = deadline - time.monotonic()
