@@ -45,7 +45,8 @@ class Ascent:
         return [name for name in self.release.images if name not in PRELOADED]
 
     def steps(self) -> Mapping[str, dag.Step]:
-        return {"cluster": dag.Step(self.make_cluster), "images": dag.Step(self.make_images)}
+        """What gets the images onto the nodes; `load` is the last of it."""
+        return {"images": dag.Step(self.make_images), "load": dag.Step(self.load_images, ["images"])}
 
     def make_cluster(self) -> None:
         there = engine.up(self.release, self.progress)
@@ -73,7 +74,7 @@ def bring_up(
     with _alone(home):
         (home / KIND_MARK).touch()
         ascent = Ascent(instance, release, options, progress)
-        before = dag.run(ascent.steps(), listener)
+        before = dag.run({"cluster": dag.Step(ascent.make_cluster)}, listener)
         references = {name: release.images[name].reference for name in ascent.wanted}
         target = Target("kind", references, small=True)
         return bring_up_on(instance, release, options, target, progress, listener, dag.Step(ascent.load_images), before)

@@ -54,7 +54,7 @@ def bring_up_on(
     target: Target,
     progress: Progress,
     listener: dag.Listener,
-    load: dag.Step,
+    loading: Mapping[str, dag.Step],
     before: dag.Timeline,
 ) -> KubernetesPlatform:
     """A platform that is up when this returns; layers that are as they should be are left as they are.
@@ -62,7 +62,7 @@ def bring_up_on(
     The client configuration of the cluster is `kubeconfig` in the instance's state folder.
 
     Args:
-        load: gets the images to the nodes; layers whose objects run pods wait for it.
+        loading: gets the images to the nodes; layers whose objects run pods wait for all of it.
         before: what it took to have the cluster.
 
     Raises:
@@ -73,10 +73,10 @@ def bring_up_on(
     programs = provide(release, PROGRAMS, progress)
     installer = Installer(kube, _kitchen(release, options, target, kube, programs["helm"], progress), listener)
     known = layers()
-    steps = {"load": load, **installer.steps(known)}
+    steps = {**loading, **installer.steps(known)}
     for name, layer in known.items():
         if layer.pods:
-            steps[name] = dag.Step(steps[name].run, ["load", *steps[name].after])
+            steps[name] = dag.Step(steps[name].run, [*loading, *steps[name].after])
     try:
         timeline = dag.run(steps, listener, keep_going=True)
     except dag.StepsFailed as failed:
