@@ -77,7 +77,7 @@ def bring_up(
         before = dag.run({"cluster": dag.Step(ascent.make_cluster)}, listener)
         references = {name: release.images[name].reference for name in ascent.wanted}
         target = Target("kind", references, small=True)
-        return bring_up_on(instance, release, options, target, progress, listener, dag.Step(ascent.load_images), before)
+        return bring_up_on(instance, release, options, target, progress, listener, ascent.steps(), before)
 
 
 def take_down(instance: str, keep_logs: bool = False) -> None:
