@@ -220,6 +220,11 @@ class TestInstalling:
         with pytest.raises(SetupProblem, match="deployment owner=tier in edge was not ready in time: there is none"):
             self.installer(kube, kitchen, seconds=0.3).install(waits)
 
+    def test_what_gets_ready_by_later_layers_is_not_waited_for(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kube = PlayedCluster(lambda _document: None)
+        self.installer(kube, kitchen).install(layer(tmp_path, f"{FILES}unawaited: [Deployment]\n"))
+        assert "Deployment mesh" in kube.applied
+
     def test_objects_that_code_makes_are_made_anew_only_when_made_from_something_else(
         self, kitchen: Kitchen, tmp_path: Path
     ) -> None:

@@ -108,6 +108,7 @@ class Layer:
         changes: merged into the object of that kind and name.
         without: kinds of its objects that are left out.
         last: kinds applied when the rest of their part is ready: they need its webhooks.
+        unawaited: kinds of its objects that get ready only by later layers.
         ready: what else it is ready by.
         pods: whether its objects run any: then the nodes need its images first.
     """
@@ -124,6 +125,7 @@ class Layer:
     changes: Sequence[Mapping[str, Any]] = ()
     without: frozenset[str] = frozenset()
     last: frozenset[str] = frozenset()
+    unawaited: frozenset[str] = frozenset()
     ready: Sequence[Awaited] = ()
     pods: bool = True
 
@@ -155,6 +157,7 @@ def _read(file: Path) -> Layer:
             ready=[Awaited(**each) for each in raw.pop("ready", [])],
             without=frozenset(raw.pop("without", [])),
             last=frozenset(raw.pop("last", [])),
+            unawaited=frozenset(raw.pop("unawaited", [])),
             **raw,
         )
     except (TypeError, ValueError, KeyError, yaml.YAMLError) as problem:

@@ -114,7 +114,8 @@ class Installer:
             late = [document for document in part if document["kind"] in layer.last]
             for documents in filter(None, (early, late)):
                 self.apply(documents, deadline, tell)
-                self._await(targets(documents), deadline, tell)
+                awaited = [document for document in documents if document["kind"] not in layer.unawaited]
+                self._await(targets(awaited), deadline, tell)
         self._await(targets([], layer.ready), deadline, tell)
         self.record.write(layer.name, wanted)
 
