@@ -302,13 +302,20 @@ def parse(path: Path) -> Release:
 
     A release that is ``based_on`` another says only what it has otherwise; null takes away.
     """
-    content = _read(path)
-    if isinstance(content, dict) and (base := content.pop("based_on", None)):
-        content = _changed(_read(find_file(base)), content)
     try:
-        return Release.model_validate(content)
+        return Release.model_validate(_whole(path))
     except ValidationError as error:
         raise SetupProblem(f"release file {path}: {describe(error)}", "correct the file") from error
+
+
+def _whole(path: Path, above: tuple[Path, ...] = ()) -> Any:
+    """What the file says, on top of what the one that it is based on says, and so on down."""
+    if path in above:
+        raise SetupProblem(f"release file {path} is based on itself", "correct based_on")
+    content = _read(path)
+    if isinstance(content, dict) and (base := content.pop("based_on", None)):
+        return _changed(_whole(find_file(base), (*above, path)), content)
+    return content
 
 
 def _read(path: Path) -> Any:

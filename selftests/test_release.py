@@ -174,3 +174,18 @@ def test_a_release_can_take_away_what_another_has(tmp_path: Path) -> None:
     changed = "layers: {tools: {programs: {tool: null}}}"
     (tmp_path / "other.yaml").write_text(f"name: other\nbased_on: {tmp_path / 'base.yaml'}\n{changed}\n")
     assert not Release.load(tmp_path / "other.yaml").programs
+
+
+def test_a_release_can_be_based_on_one_that_is_based_on_another(tmp_path: Path) -> None:
+    release(tmp_path / "base.yaml", ONE_LAYER)
+    (tmp_path / "second.yaml").write_text(f"based_on: {tmp_path / 'base.yaml'}\nabout: second\n")
+    (tmp_path / "third.yaml").write_text(f"name: third\nbased_on: {tmp_path / 'second.yaml'}\n")
+    third = Release.load(tmp_path / "third.yaml")
+    assert (third.name, third.about, set(third.programs)) == ("third", "second", {"tool"})
+
+
+def test_a_release_based_on_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"based_on: {tmp_path / 'b.yaml'}\n")
+    (tmp_path / "b.yaml").write_text(f"based_on: {tmp_path / 'a.yaml'}\n")
+    with pytest.raises(SetupProblem, match="based on itself"):
+        Release.load(tmp_path / "a.yaml")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.release import Release
@@ -14,14 +15,14 @@ WORDS = ("held", "broken", "not judged", "refused")
 
 @dataclass(frozen=True)
 class Leg:
-    """One run of the suite: a release on a provider."""
+    """One run of the suite: a release (name or file) on a provider."""
 
     release: str
     provider: str
 
     @property
     def name(self) -> str:
-        return f"{self.release}-{self.provider}"
+        return f"{Path(self.release).name.removesuffix('.yaml')}-{self.provider}"
 
     def refusal(self) -> str:
         """Why its versions don't go together; empty when they do."""
