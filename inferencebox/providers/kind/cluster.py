@@ -258,12 +258,19 @@ def handle(instance: str, engine: Engine, release: Release, progress: Progress |
 def ensure_node_image(engine: Engine, release: Release, progress: Progress | None = None) -> str:
     """Have the node image in the engine; its name there."""
     reference = release.images[node.IMAGE].reference
+    for key in node.keys(release):
+        if engine.run("images", "--quiet", _tagged(reference, key)):
+            return _tagged(reference, key)
     archive = node.provide(release, progress)
-    named = f"{reference.rpartition(':')[0]}:{release.layers['kubernetes'].version}-{_key(archive)}"
-    if not engine.run("images", "--quiet", named):
-        engine.run("load", "--input", archive)
-        engine.run("tag", reference, named)
+    named = _tagged(reference, _key(archive))
+    engine.run("load", "--input", archive)
+    engine.run("tag", reference, named)
     return named
+
+
+def _tagged(reference: str, key: str) -> str:
+    """The node image's name in the engine says what it was made from, so that another one is another name."""
+    return f"{reference}-{key}"
 
 
 def configuration(nodes: int, ports: Sequence[int]) -> dict[str, Any]:

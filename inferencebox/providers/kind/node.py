@@ -85,16 +85,26 @@ def provide(release: Release, progress: Progress | None = None) -> Path:
     """The archive of the node image: pulled by digest where its registry answers, put together here where not.
 
     Args:
-        release: whose Kubernetes it is; ``release.images["node"].reference`` is its name in the engine.
+        release: whose Kubernetes it is; ``release.images["node"].reference`` is its name in the archive.
         progress: is told what happens.
     """
+    (path,) = _provisioner(release, progress).provide(release.images_of([IMAGE])).values()
+    return path
+
+
+def keys(release: Release) -> list[str]:
+    """What the node image is, pulled or put together; quick, for nothing is made and no archive is read."""
+    (image,) = release.images_of([IMAGE])
+    return _provisioner(release, None).keys(image)
+
+
+def _provisioner(release: Release, progress: Progress | None) -> Provisioner:
     workshop = Workshop(release, progress)
     store, commands = workshop.store, workshop.commands
     inside: list[Source] = [*workshop.inside_sources, Debootstrapped(release, workshop.inside, commands)]
     parts = Provisioner(store, inside, commands, workshop.progress, use_path=False)
     sources: list[Source] = [PulledImages(), NodeImages(release, parts, workshop.images, commands)]
-    (path,) = Provisioner(store, sources, commands, workshop.progress).provide(release.images_of([IMAGE])).values()
-    return path
+    return Provisioner(store, sources, commands, workshop.progress)
 
 
 def folder() -> Path:
