@@ -10,11 +10,23 @@ import sys
 import typer
 from rich.console import Console
 
-from inferencebox.commands import build, bundle, doctor, engine, nightly, platform, releases, report, run, sabotage
+from inferencebox.commands import (
+    build,
+    bundle,
+    compare,
+    doctor,
+    engine,
+    nightly,
+    platform,
+    releases,
+    report,
+    run,
+    sabotage,
+)
 from inferencebox.errors import SetupProblem
 
 ENVIRONMENT_FAULT = 2
-COMMANDS = (platform, run, sabotage, nightly, report, build, bundle, engine, doctor, releases)
+COMMANDS = (platform, run, sabotage, nightly, report, compare, build, bundle, engine, doctor, releases)
 
 app = typer.Typer(
     name="ibox",
