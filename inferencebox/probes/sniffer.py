@@ -135,14 +135,21 @@ def capture(name: str, seconds: float, needles: list[str]) -> dict[str, object]:
     finder = Finder([needle.encode() for needle in needles])
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ALL_PROTOCOLS)) as raw:
         ring = Ring(raw)
+        _statistics(raw)  # asking begins the count anew: what came before there was a ring does not matter
         with socket.socket(socket.AF_UNIX) as control:
             control.bind(_address(name))
             control.listen(4)
             for interface, packet in _packets(ring, raw, control, time.monotonic() + seconds):
                 finder.add(interface, packet)
-        seen, dropped, _ = struct.unpack("3I", raw.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))
+        seen, dropped = _statistics(raw)
     found = {needle.decode(): sorted(flows) for needle, flows in finder.found.items()}
     return {"packets": seen, "dropped": dropped, "flows": dict(finder.frames), "found": found}
+
+
+def _statistics(raw: socket.socket) -> tuple[int, int]:
+    """Frames since the last time, and how many of them were lost."""
+    seen, dropped, _ = struct.unpack("3I", raw.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))
+    return seen, dropped
 
 
 def tell(name: str, word: str, patience: float = 10.0) -> None:
