@@ -291,6 +291,11 @@ def test_alone(platform):
 @pytest.mark.parametrize("n", range(6))
 def test_together(platform, n):
     show("shared")
+
+@promise("OPS-01")
+@pytest.mark.parametrize("n", range(2))
+def test_beside_the_platform(n):
+    show("shared")
 """
 
 
@@ -300,7 +305,7 @@ def test_an_exclusive_scenario_runs_alone(run: Run, home: Path) -> None:
     at = log.index("alone in")
     assert log[at + 1] == "alone out"
     assert log[:at].count("shared in") == log[:at].count("shared out")
-    assert log.count("shared out") == 6
+    assert log.count("shared out") == 8
 
 
 def test_keep_and_reuse(run: Run, home: Path) -> None:

@@ -13,7 +13,8 @@ from inferencebox.paths import project_root
 
 SELFTESTS = ("selftests", "services/jwt_server/tests", "services/model_server/tests", "services/default_backend/tests")
 PYTEST = (sys.executable, "-m", "pytest")
-WORKERS = 4
+WORKERS = 6
+"""Three scenarios wait for a minute to pass and one brings a platform of its own up: beside them two can work."""
 REPORTS = Path("reports")
 ENVIRONMENT = 2
 

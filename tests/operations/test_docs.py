@@ -150,7 +150,7 @@ def _pytest(commands):
 @scenario(
     "OPS-13",
     why_no_sabotage="its subject is the documents, not what runs; the test shows that a wrong command is noticed",
-    seconds=25,
+    seconds=8,
 )
 def test_the_documents_hold_what_they_say(story):
     """Every document is there, its links lead somewhere, and the commands in it work as they are written."""

@@ -138,7 +138,7 @@ def objects(kube):
     "OPS-02",
     why_no_sabotage="it brings a platform of its own up, which nobody can have broken before",
     group="own-platform",
-    seconds=70,
+    seconds=60,
 )
 def test_one_command_brings_the_platform_up(own, story):
     """One command, within 15 minutes, and the platform answers; the same command again changes nothing."""
