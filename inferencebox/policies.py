@@ -107,9 +107,11 @@ def batches(limits_name: str, serverless: bool = False) -> list[list[Document]]:
     per_model = [
         document for each in models() for document in model(each["tenant"], each["model"], each["api"], serverless)
     ]
+    management = load(root / "management")
     shared = [*load(root / "mesh"), *load(root / "models" / "platform.yaml")]
+    shared += [document for document in management if document["kind"] != "Namespace"]
     return [
-        [document for document in gateway if document["kind"] == "Namespace"],
+        [document for document in [*gateway, *management] if document["kind"] == "Namespace"],
         [
             *(document for document in gateway if document["kind"] != "Namespace"),
             *traffic("traffic", [GATEWAY_TARGET], values),

@@ -35,6 +35,7 @@ from inferencebox.platform import Endpoint, Platform, Workload
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 KEEPALIVE_SECONDS = 4.0
+REFUSED_BY = "x-refused-by"
 READ_LIMIT = 64 * 1024 * 1024
 
 
@@ -109,21 +110,25 @@ def author(headers: httpx.Headers) -> str:
 
     Models (ours) name their pod. Envoy's router adds `x-envoy-upstream-service-time` to what came from further up, so
     tier-1 itself wrote what has none; unless Istio signed it (`server: istio-envoy`), as when tier-2 was asked itself.
+    A refusal by tier 1's external authorization has the headers of who judged, our management service; it says so.
     """
     if "x-pod" in headers:
         return "model"
+    if REFUSED_BY in headers:
+        return "tier-1"
     if "x-envoy-upstream-service-time" in headers or headers.get("server") == "istio-envoy":
         return "tier-2"
     return "tier-1"
 
 
+_API_KEY_TEXTS = ("Client authentication failed", "Client is forbidden")
 _Rule = tuple[str, Callable[[int, httpx.Headers, str], bool]]
 _RULES: tuple[_Rule, ...] = (
     ("cors", lambda s, h, b: "access-control-allow-methods" in h and not b),
     ("audience", lambda s, h, b: b.startswith("Audiences in Jwt are not allowed")),
     ("jwt", lambda s, h, b: b.startswith(("Jwt ", "Jwks "))),
     ("rbac", lambda s, h, b: s == 403 and b.startswith("RBAC: access denied")),
-    ("api-key", lambda s, h, b: b.startswith(("Client authentication failed", "Client is forbidden"))),
+    ("api-key", lambda s, h, b: h.get(REFUSED_BY) == "api-key" or b.startswith(_API_KEY_TEXTS)),
     ("ratelimit", lambda s, h, b: s == 429 and ("x-envoy-ratelimited" in h or "local_rate_limited" in b)),
     ("overload", lambda s, h, b: s == 503 and ("x-envoy-overloaded" in h or "reset reason: overflow" in b)),
     ("no-healthy-upstream", lambda s, h, b: s == 503 and b.startswith("no healthy upstream")),

@@ -11,6 +11,8 @@ CONTROL_PORT = 9999
 
 def ready_path(spec: WorkloadSpec) -> str:
     """Where the program says whether it is ready."""
+    if spec.program == "management":
+        return "/ready"
     return "/v2/health/ready" if "model" in spec.program else "/health"
 
 
@@ -27,6 +29,7 @@ def command(spec: WorkloadSpec, models: str) -> list[str]:
         "model": ["model-server-testing", "serve", "--model-dir", models, *ports, *_arguments(spec)],
         "default-backend": ["default-backend", "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
         "jwt-server": ["jwt-server", "serve", "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
+        "management": ["management", "serve", "--host", "0.0.0.0", "--port", str(MODEL_PORT)],
     }
     if spec.program not in programs:
         raise SetupProblem(f"no program {spec.program!r}", f"known: {', '.join(programs)}")

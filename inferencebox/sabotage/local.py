@@ -33,7 +33,8 @@ def with_settings(whole: Platform, components: str, settings: Mapping[str, str])
         for name in names:
             scripts[name].write_text(texts[name])
         platform.supervisor.stop(*names)
-        platform.supervisor.start(*names)
+        for name in names:
+            platform.start(name)
         for name in names:
             if name.endswith(".proxy"):
                 platform.readiness.http(name, "127.0.0.1", AGENT_PORT, "/healthz/ready", name.removesuffix(".proxy"))

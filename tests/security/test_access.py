@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fixtures.gateway import Gateway
+from fixtures.management import Management, Publishing
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
@@ -32,9 +33,10 @@ from inferencebox.waiting import consistently, eventually
 
 # --- SEC-20 ---------------------------------------------------------------------------------------------------------
 
-PUBLIC = ("inference-in-a-box/access", "public")
+ACCESS = "inference-in-a-box/access"
+PUBLIC = ("public", "console")  # the console's page is public; its API asks for tokens itself (MGT-02)
 NO_CREDENTIALS = refused(401, by=("jwt", "api-key"), at="tier-1")
-SET_BY_GATEWAY = {"x-tenant", "x-jwt-tenant", "x-jwt-sub"}
+SET_BY_GATEWAY = {"x-tenant", "x-jwt-tenant", "x-jwt-sub", "x-published-model"}
 """No client can send these: tier 1 removes them before it looks for a route."""
 
 
@@ -57,7 +59,7 @@ def attached(route: Mapping[str, Any]) -> bool:
 
 
 def is_public(route: Mapping[str, Any]) -> bool:
-    return (route["metadata"].get("labels") or {}).get(PUBLIC[0]) == PUBLIC[1]
+    return (route["metadata"].get("labels") or {}).get(ACCESS) in PUBLIC
 
 
 def spelled(match: Mapping[str, str]) -> str:
@@ -420,6 +422,24 @@ def logged(folder: Path, words: set[str]) -> list[str]:
     return found
 
 
+def use_keys(publishing: Publishing, management: Management) -> set[str]:
+    """Uses an API key, another after it, and a password that is wrong; gives them."""
+    found = publishing("tenant-a")
+    rotated = str(found.by.rotate(found.model.name)().json()["newApiKey"])
+    eventually(found.ask(rotated), answered(200))
+    password = f"wrong-{uuid.uuid4().hex}"
+    eventually(management.login(username="admin", password=password), refused(401))
+    return {str.__str__(found.key), rotated, password}
+
+
+def environments(platform: Platform) -> list[str]:
+    """Every variable of every process of the platform."""
+    done = platform.run_beside(["sh", "-c", "cat /proc/[0-9]*/environ 2>/dev/null; true"])
+    found = [entry for entry in done.stdout.decode(errors="replace").split("\0") if entry]
+    assert any(entry.startswith("MANAGEMENT_KUBE_URL=") for entry in found), "the processes were not looked at"
+    return found
+
+
 @pytest.fixture
 def planted(kube: Kube, forger: Forger) -> Iterator[str]:
     """A ConfigMap of the test's own with a token in it."""
@@ -435,15 +455,26 @@ def planted(kube: Kube, forger: Forger) -> Iterator[str]:
     kube.delete("configmap", name, "default")
 
 
-@scenario("SEC-37", needs=("kubernetes", "logs"), sabotage="secrets.in-configmaps", seconds=4)
+@scenario("SEC-37", needs=("kubernetes", "logs", "models", "management"), sabotage="secrets.in-configmaps", seconds=12)
 def test_secrets_are_in_secrets_only(
-    platform: Platform, kube: Kube, gateway: Gateway, tenant_a: Tenant, planted: str, tmp_path: Path, story: Story
+    platform: Platform,
+    kube: Kube,
+    gateway: Gateway,
+    tenant_a: Tenant,
+    publishing: Publishing,
+    management: Management,
+    planted: str,
+    tmp_path: Path,
+    story: Story,
 ) -> None:
     """No key, token or password of the platform is in a ConfigMap, an environment or a log; the search can find one."""
     with story.given("what is secret: the values of all Secrets and the key that signs tokens"):
         words = secret_words(kube, platform)
         assert words, "no secret of the platform is known, so none can be looked for"
         story.note("lines looked for", str(len(words)))
+    with story.given("an API key, the one that took its place, and a wrong password have just been used"):
+        used = use_keys(publishing, management)
+        words |= used
     with story.given("requests with a good, a wrong and no token have just been logged"):
         for call in (gateway.predict(tenant_a.model, token) for token in (tenant_a.token, None)):
             eventually(call, answered(200, 401))
@@ -453,6 +484,12 @@ def test_secrets_are_in_secrets_only(
         assert any(planted in each for each in found), "the search is blind: it missed the token planted for it"
         others = [each for each in found if planted not in each and "/sec-37-" not in each]
         assert not others, others[0]
+    with story.then("no process has any of it in its environment"):
+        for entry in environments(platform):
+            assert not any(word in entry for word in words), f"a secret is in the variable {entry.partition('=')[0]}"
+    with story.then("of API keys only hashes are kept, even in Secrets"):
+        kept = secret_words(kube, platform)
+        assert not any(key in word for word in kept for key in used), "an API key or password is in a Secret"
     with story.then("no log file has any of it, and a log that had some would be noticed"):
         sample = tmp_path / "sample"
         sample.mkdir()

@@ -38,5 +38,6 @@ CAPABILITIES: dict[str, str | None] = {
     "jaeger": NOT_BUILT,
     "kiali": NOT_BUILT,
     "loki": NOT_BUILT,
-    "management": "the management service is not built yet",
+    "management": "the management service has no Deployment on clusters yet",
+    "kserve.api": None,
 }

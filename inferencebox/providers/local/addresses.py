@@ -1,4 +1,5 @@
-"""Who has which address in the box. The control plane's are fixed; workloads get the next free one."""
+"""Who has which address in the box. The control plane's are fixed, and what tier 1 dials itself; other workloads get
+the next free one."""
 
 NODE = "10.99.0.1"
 KUBERNETES_PORT = 6443
@@ -11,6 +12,7 @@ PODS = {
     "istiod": "10.99.0.6",
     "istio-system.istio-ingressgateway": "10.99.0.10",
     "jwt-server": "10.99.0.20",
+    "default.management": "10.99.0.21",
 }
 
 # what Services outside the mesh resolve to; Services inside it resolve to their cluster addresses
@@ -22,6 +24,7 @@ NAMES = {
     "istiod.istio-system.svc": PODS["istiod"],
     "istio-ingressgateway.istio-system.svc.cluster.local": PODS["istio-system.istio-ingressgateway"],
     "jwt-server.default.svc.cluster.local": PODS["jwt-server"],
+    "management-service.default.svc.cluster.local": PODS["default.management"],
 }
 
 WORKLOAD_NETWORK = "10.99.1.0/24"

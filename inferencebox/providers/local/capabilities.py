@@ -45,5 +45,6 @@ CAPABILITIES: dict[str, str | None] = {
     "jaeger": NOT_BUILT,
     "kiali": NOT_BUILT,
     "loki": NOT_BUILT,
-    "management": "the management service is not built yet",
+    "management": None,
+    "kserve.api": None,
 }

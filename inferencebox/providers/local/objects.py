@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inferencebox.manifests import Document
+from inferencebox.paths import manifests_dir
 
 from .addresses import PODS
 from .gateway_agent import SYSTEM, owner_labels
@@ -89,12 +90,21 @@ DEPLOYMENT_STATUS: dict[str, Any] = {
 }
 
 
-def crd_files(envoy_gateway: Path, ai_gateway: Path, istio: Path) -> list[Path]:
-    """Custom resource definitions as the vendors ship them, out of their pinned modules."""
-    charts = envoy_gateway / "charts" / "gateway-helm" / "charts" / "crds" / "crds"
+def crd_files(files: Mapping[str, Path]) -> list[Path]:
+    """Custom resource definitions as the vendors ship them, out of their pinned modules, and our own.
+
+    Of KServe the kind alone, without a controller: models can be declared, changed and removed, and none ever runs.
+
+    Args:
+        files: layer -> what is kept of its module.
+    """
+    charts = files["envoy-gateway"] / "charts" / "gateway-helm" / "charts" / "crds" / "crds"
+    kserve = files["kserve"] / "charts" / "kserve-crd-minimal" / "templates"
     return [
         charts / "gatewayapi-crds.yaml",
         charts / "generated",
-        ai_gateway / "manifests" / "charts" / "ai-gateway-crds-helm" / "templates",
-        istio / "manifests" / "charts" / "base" / "files" / "crd-all.gen.yaml",
+        files["ai-gateway"] / "manifests" / "charts" / "ai-gateway-crds-helm" / "templates",
+        files["istio"] / "manifests" / "charts" / "base" / "files" / "crd-all.gen.yaml",
+        kserve / "serving.kserve.io_inferenceservices.yaml",
+        manifests_dir() / "management" / "crds",
     ]

@@ -33,7 +33,10 @@ HEALTH: Mapping[str, tuple[str, int, str]] = {
     "envoy-gateway": ("envoy-gateway", 8081, "/readyz"),
     "istio-ingressgateway": ("istio-system.istio-ingressgateway", AGENT_STATUS_PORT, "/healthz/ready"),
 }
-PROGRAM_OF = {"istio-ingressgateway": "istio-system.istio-ingressgateway.proxy"}
+PROGRAM_OF = {
+    "istio-ingressgateway": "istio-system.istio-ingressgateway.proxy",
+    "management": "default.management",
+}
 
 
 class LocalPlatform(Platform):
@@ -203,6 +206,8 @@ class LocalPlatform(Platform):
     def start(self, component: str) -> None:
         program = self._known(component)
         self.supervisor.start(program)
+        if program == PROGRAM_OF["management"]:  # behind its sidecar, so asked from inside its pod
+            self.readiness.http(program, "127.0.0.1", replicas.MODEL_PORT, "/ready", program)
         if component in HEALTH:
             pod, port, path = HEALTH[component]
             self.readiness.http(program, PODS[pod], port, path)

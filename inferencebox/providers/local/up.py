@@ -21,6 +21,7 @@ from inferencebox.paths import manifests_dir, state_dir
 from inferencebox.pki import Authority
 from inferencebox.platform import Endpoint, Workload, WorkloadSpec
 from inferencebox.programs import Progress, module_files, provide
+from inferencebox.providers import replicas
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
@@ -44,7 +45,7 @@ PROGRAMS = (
     "ai-gateway-controller", "ai-gateway-extproc", "ratelimit", "pilot-discovery", "pilot-agent", "envoy",
     "redis-server", "iptables",
 )  # fmt: skip
-WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
+WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085}
 TIER_1_HTTP, TIER_1_HTTPS = 80, 443
 # GEO-01: where the second gateway of this platform is, as a node would say it
 TIER_2_LOCALITY = "eu/eu-1/eu-1a"
@@ -151,7 +152,7 @@ class Ascent:
         found = provide(self.release, PROGRAMS, self.progress)
         self.binaries.update(found)
         self.binaries["iptables-restore"] = found["iptables"].with_name("iptables-restore")
-        for layer in ("istio", "envoy-gateway", "ai-gateway"):
+        for layer in ("istio", "envoy-gateway", "ai-gateway", "kserve"):
             self.files[layer] = module_files(self.release, layer, self.progress)
 
     def get_models(self) -> None:
@@ -168,7 +169,7 @@ class Ascent:
         bootstrap = self.files["istio"] / "tools" / "packaging" / "common" / "envoy_bootstrap.json"
         shutil.copyfile(bootstrap, self.mesh.home / "envoy_bootstrap.json")
         self.gateways.prepare()
-        crds = objects.crd_files(self.files["envoy-gateway"], self.files["ai-gateway"], self.files["istio"])
+        crds = objects.crd_files(self.files)
         self.restored = snapshot.restore(self.control_plane, crds)
 
     def make_box(self) -> None:
@@ -178,11 +179,15 @@ class Ascent:
         self.door.open(self.options.owner)
 
     def plug_in(self) -> None:
-        entries = load(manifests_dir() / "providers" / "local" / "workloads.yaml")
+        kubernetes = f"{NODE}:{KUBERNETES_PORT}"
+        values = {"state": str(self.state), "kubernetes": kubernetes, "gateway": PODS["envoy-gateway"]}
+        entries = load(manifests_dir() / "providers" / "local" / "workloads.yaml", values)
         specs = [_spec(entry, self.options.models) for entry in entries]
         self.placed = list(zip(specs, workloads.place(specs, []), strict=True))
         placed = [workload for _, workload in self.placed]
-        pods = [Pod(name, address) for name, address in PODS.items()] + workloads.pods_of(placed)
+        own = workloads.pods_of(placed)
+        named = {pod.name for pod in own}
+        pods = [Pod(name, address) for name, address in PODS.items() if name not in named] + own
         self.networks.add(pods, self.binaries["iptables-restore"])
 
     def start_kubernetes(self) -> None:
@@ -197,7 +202,7 @@ class Ascent:
         client = _client_files(plane.kubeconfig, home)
         self.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
         if not self.restored:
-            crds = objects.crd_files(self.files["envoy-gateway"], self.files["ai-gateway"], self.files["istio"])
+            crds = objects.crd_files(self.files)
             snapshot.install_crds(self.kubectl, crds)
             snapshot.take(plane, crds, self.supervisor)
             self.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
@@ -266,6 +271,17 @@ class Ascent:
             "--subresource=status", "--type=merge", "-p", json.dumps(objects.DEPLOYMENT_STATUS),
         )  # fmt: skip
         names.write(self.state, self.kubectl)
+        self._write_account("default", "management")
+
+    def _write_account(self, namespace: str, name: str) -> None:
+        """The token that a kubelet would mount into the pod; the program waits for it."""
+        folder = self.state / "accounts"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        token = self.kubectl.run("create", "token", name, "-n", namespace, "--duration", "24h").strip()
+        partial = folder / f".{name}"
+        partial.touch(mode=0o600)
+        partial.write_text(token)
+        partial.replace(folder / name)
 
     def start_envoy_gateway(self) -> None:
         agent = Program(
@@ -307,6 +323,7 @@ class Ascent:
             "tier2": ("https", PODS["istio-system.istio-ingressgateway"], 443, ""),
             "tier2-http": ("http", PODS["istio-system.istio-ingressgateway"], 80, ""),
             "jwt-server": ("http", "127.0.0.1", 8080, "jwt-server"),
+            "management": ("http", "127.0.0.1", replicas.MODEL_PORT, "default.management"),
             "kubernetes": ("https", NODE, KUBERNETES_PORT, ""),
             "istiod": ("http", PODS["istiod"], 15014, ""),
         }

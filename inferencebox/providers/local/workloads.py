@@ -8,7 +8,7 @@ from pathlib import Path
 from inferencebox.platform import Workload, WorkloadSpec
 from inferencebox.providers import replicas
 
-from .addresses import WORKLOAD_NETWORK
+from .addresses import PODS, WORKLOAD_NETWORK
 from .mesh import pod_name
 from .network import Pod
 from .supervisor import Program
@@ -17,10 +17,10 @@ IN_MESH_LABEL = {"security.istio.io/tlsMode": "istio"}
 
 
 def place(specs: Sequence[WorkloadSpec], taken: Iterable[str]) -> list[Workload]:
-    """Give each new replica an address that no other has."""
+    """Give each new replica an address that no other has: its fixed one, or the next free one."""
     used = set(taken)
     free = (str(host) for host in ipaddress.ip_network(WORKLOAD_NETWORK).hosts() if str(host) not in used)
-    return [_placed(spec, next(free)) for spec in specs]
+    return [_placed(spec, PODS.get(f"{spec.namespace}.{spec.name}") or next(free)) for spec in specs]
 
 
 def _placed(spec: WorkloadSpec, address: str) -> Workload:

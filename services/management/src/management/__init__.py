@@ -1,0 +1,1 @@
+"""Publishes the models of an inference platform, by API and by browser."""

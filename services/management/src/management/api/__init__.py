@@ -1,0 +1,1 @@
+"""The REST API, one module for each thing it is about."""
