@@ -10,6 +10,7 @@ from inferencebox import policies
 from inferencebox.checks import answered, body_json, equals, no_connection, present, refused, served_by, that
 from inferencebox.evidence import note
 from inferencebox.identity import ISSUER, KEY_ID
+from inferencebox.manifests import load
 from inferencebox.paths import manifests_dir
 from inferencebox.probes.http import Call
 from inferencebox.release import Release
