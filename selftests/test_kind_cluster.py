@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fixtures.options import kind_options, stays
 from inferencebox.errors import SetupProblem
 from inferencebox.providers.kind import cluster, node
 from inferencebox.providers.kind.cluster import Cluster, Tools
 from inferencebox.providers.kind.engine import Engine
+from inferencebox.providers.options import KindOptions
+from inferencebox.release import DEFAULT_RELEASE, Release
 
 pytest_kind = pytest.importorskip("pytest_kind.cluster")
 
@@ -191,6 +194,41 @@ def test_every_node_has_a_zone_and_ports_are_kinds_choice() -> None:
 def test_instances_have_clusters_of_their_own() -> None:
     assert cluster.name_of("default") == "inference-in-a-box"
     assert cluster.name_of("mine") == "inference-in-a-box-mine"
+
+
+def test_a_cluster_called_otherwise_is_found_again_by_its_instance(
+    box: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBOX_STATE", str(home / "state"))
+    asked = KindOptions("box", "node:1", home / "tools/kind", home / "tools/kubectl")
+    release = Release.load(DEFAULT_RELEASE)
+    (home / "box").symlink_to(home / "state/mine/kind")  # where kind's script writes
+    cluster.handle("mine", box.engine, release, options=asked).create("node:1", nodes=1)
+    tools = KindOptions(kind=asked.kind, kubectl=asked.kubectl)
+    assert cluster.handle("mine", box.engine, release, options=tools).name == "box"
+    assert cluster.handle("other", box.engine, release, options=tools).name == "inference-in-a-box-other"
+
+
+class Config:
+    """What pytest knows of its command line; without pytest-kind, it does not know that one's options."""
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+
+    def getoption(self, name: str, default: object = None) -> object:
+        return self.options.get(name.removeprefix("--"), default)
+
+
+def test_pytest_kinds_options_are_taken() -> None:
+    given = Config(cluster_name="box", kind_image="node:1", kind_bin="/opt/kind", kind_kubectl_bin=None)
+    assert kind_options(given) == KindOptions("box", "node:1", Path("/opt/kind"))
+    assert stays(Config(keep_cluster=True))
+
+
+def test_without_pytest_kinds_options_the_releases_pins_count() -> None:
+    assert kind_options(Config()) == KindOptions()
+    assert kind_options(Config(cluster_name="pytest-kind")) == KindOptions()
+    assert not stays(Config(keep=False, reuse=False))
 
 
 def test_the_nodes_network_is_the_clusters_network() -> None:

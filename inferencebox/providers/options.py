@@ -1,6 +1,24 @@
 """How a platform should be, whoever provides it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class KindOptions:
+    """What pytest-kind's options can ask for; empty for what the release pins.
+
+    Args:
+        cluster_name: kind's name of the cluster.
+        image: node image, in the engine or to be pulled by it.
+        kind: the kind command.
+        kubectl: the kubectl command.
+    """
+
+    cluster_name: str = ""
+    image: str = ""
+    kind: Path | None = None
+    kubectl: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -11,9 +29,11 @@ class PlatformOptions:
         limits: ``strict`` as promised (SPEC 1.5), or ``demo``, a hundred times that (SPEC D18).
         nodes: how many nodes a provider with nodes makes.
         owner: process whose end is the platform's end too, however it ends; none for a platform that stays.
+        kind: of a cluster that is made.
     """
 
     models: str = "real"
     limits: str = "demo"
     nodes: int = 3
     owner: int | None = None
+    kind: KindOptions = field(default_factory=KindOptions)

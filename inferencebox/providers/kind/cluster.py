@@ -26,10 +26,12 @@ from inferencebox.programs import Progress
 from inferencebox.programs.store import digest_of
 from inferencebox.providers.kind import node
 from inferencebox.providers.kind.engine import Engine
+from inferencebox.providers.options import KindOptions
 from inferencebox.release import Release
 
 NAME = "inference-in-a-box"
 DEFAULT_INSTANCE = "default"
+NAME_FILE = "name"
 NODE_LABEL = "io.x-k8s.kind.cluster"
 PORT_HOST = "127.0.0.1"
 REGION = "box"
@@ -107,6 +109,7 @@ class Cluster:
                 f"take it down first, or ask for --nodes {len(there)}",
             )
         self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / NAME_FILE).write_text(self.name)
         if there:
             self._wake(there)
             self._export_kubeconfig()
@@ -249,10 +252,26 @@ def name_of(instance: str) -> str:
     return NAME if instance == DEFAULT_INSTANCE else f"{NAME}-{instance}"
 
 
-def handle(instance: str, engine: Engine, release: Release, progress: Progress | None = None) -> Cluster:
-    """The cluster of an instance, whether it is there or not."""
-    there = programs.provide(release, ["kind", "kubectl"], progress, use_path=False)
-    return Cluster(name_of(instance), state_dir(instance) / "kind", engine, Tools(there["kind"], there["kubectl"]))
+def handle(
+    instance: str,
+    engine: Engine,
+    release: Release,
+    progress: Progress | None = None,
+    options: KindOptions | None = None,
+) -> Cluster:
+    """The cluster of an instance, whether it is there or not. A name given once is remembered with the instance."""
+    asked, home = options or KindOptions(), state_dir(instance) / "kind"
+    missing = [name for name, given in (("kind", asked.kind), ("kubectl", asked.kubectl)) if given is None]
+    there = programs.provide(release, missing, progress, use_path=False) if missing else {}
+    tools = Tools(asked.kind or there["kind"], asked.kubectl or there["kubectl"])
+    return Cluster(asked.cluster_name or _remembered(home) or name_of(instance), home, engine, tools)
+
+
+def _remembered(home: Path) -> str:
+    try:
+        return (home / NAME_FILE).read_text()
+    except OSError:
+        return ""
 
 
 def ensure_node_image(engine: Engine, release: Release, progress: Progress | None = None) -> str:

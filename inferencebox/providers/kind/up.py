@@ -50,8 +50,10 @@ class Ascent:
 
     def make_cluster(self) -> None:
         there = engine.up(self.release, self.progress)
-        handle = cluster.handle(self.instance, there, self.release, self.progress)
-        handle.create(cluster.ensure_node_image(there, self.release, self.progress), self.options.nodes)
+        asked = self.options.kind
+        handle = cluster.handle(self.instance, there, self.release, self.progress, asked)
+        image = asked.image or cluster.ensure_node_image(there, self.release, self.progress)
+        handle.create(image, self.options.nodes)
         home = state_dir(self.instance)
         (home / "kubeconfig").touch(mode=0o600)
         shutil.copyfile(handle.kubeconfig, home / "kubeconfig")
