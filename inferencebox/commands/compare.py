@@ -15,7 +15,7 @@ EXAMPLES = """
 
   ibox compare monday/ tuesday/run.jsonl
 
-  for n in 1 2 3; do pytest -p randomly -n 2 --reports=runs/$n tests; done; ibox compare runs/*
+  for n in 1 2 3; do pytest -p randomly --randomly-seed=$n --reports=runs/$n tests; done; ibox compare runs/*
 """
 
 
