@@ -6,6 +6,7 @@ from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
 from inferencebox.checks import Check, answered, from_version, refused, served_by, that
+from inferencebox.errors import SetupProblem
 from inferencebox.traffic import Stream, Window, stream
 from inferencebox.waiting import Timeouts, eventually
 
@@ -44,13 +45,17 @@ def test_a_saturated_tenant_slows_nobody_else(
                 assert peak >= 100, f"wanted many requests at once at tenant A's model, got {peak}"
         wrong = [sample.reason for sample in crowd.samples if not sample.ok]
         assert not wrong, f"wanted only 200, or 503 by overload, at the saturated model: {wrong[0]}"
-    with story("Tenant C had no error, and its 95th percentile at most doubled"):
         during = traffic.window("saturated", "calm again")
+        slower = during.p95 > 2 * baseline.p95
+        if slower and not during.errors:
+            with story.given("a machine that is steady: with tenant A calm, tenant C is as fast as before"):
+                require_steady(baseline, traffic.collect(60))
+    with story("Tenant C had no error, and its 95th percentile at most doubled"):
         marks = [[second, name] for name, second in traffic.marks.items()]
         story.plot("Tenant C while tenant A is saturated", timeline(traffic.window(), marks))
         assert during.requests >= 60, f"wanted enough requests to judge, got {during}"
         assert during.errors == 0, f"wanted no error for tenant C while A is saturated, got {during}"
-        assert during.p95 <= 2 * baseline.p95, f"wanted p95 of at most twice {1000 * baseline.p95:.0f} ms, got {during}"
+        assert not slower, f"wanted p95 of at most twice {1000 * baseline.p95:.0f} ms, got {during}"
 
 
 @scenario("TEN-10", needs=("mesh.traffic", "workloads"), sabotage="weights.frozen", seconds=15)
@@ -81,6 +86,13 @@ def test_changes_in_one_tenant_do_not_touch_another(
         marks = [[second, name] for name, second in traffic.marks.items()]
         story.plot("Tenant C while tenant A changes", timeline(traffic.window(), marks))
         assert window.errors == 0, f"wanted no error for tenant C while A changed its model, got {window}"
+
+
+def require_steady(before: Window, after: Window) -> None:
+    """Nothing can be said about a neighbour's influence where the usual latency is a matter of what else runs."""
+    if after.errors == 0 and after.p95 > 2 * before.p95:
+        what = f"with tenant A calm, tenant C's p95 was {1000 * before.p95:.0f} ms and then {1000 * after.p95:.0f} ms"
+        raise SetupProblem(f"This machine is busy with something else: {what}", "run it when the machine is quiet")
 
 
 def any_refused() -> Check:
