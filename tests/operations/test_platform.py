@@ -18,6 +18,8 @@ from inferencebox.waiting import eventually
 
 IN_USE = ("kubernetes", "etcd", "envoy-gateway", "ai-gateway", "ratelimit", "istio", "envoy", "redis")
 ONLY_TOOLS = {"kubectl", "kubeadm"}
+EXACT = re.compile(r"\d+\.\d+|^[0-9a-f]{8,40}$")
+"""A version's number, or a commit: who tags images by commit has nothing else."""
 OF_NODES = {"kubelet", "kube-proxy"}
 """What runs pods: not there where none ever runs."""
 
@@ -192,7 +194,7 @@ def test_the_manifests_are_right_and_pinned(kube, story):
         assert not loose, "; ".join(loose)
         for name in Release.names():
             release = Release.load(name)
-            loose = [layer for layer, pin in release.layers.items() if not re.search(r"\d+\.\d+", pin.version)]
+            loose = [layer for layer, pin in release.layers.items() if not EXACT.search(pin.version)]
             loose += [
                 program.image.reference
                 for program in release.programs.values()
