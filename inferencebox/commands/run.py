@@ -11,7 +11,8 @@ import typer
 
 from inferencebox.paths import project_root
 
-SELFTESTS = ("selftests", "services/jwt_server/tests", "services/model_server/tests", "services/default_backend/tests")
+SERVICES = ("jwt_server", "management", "model_server", "default_backend")
+SELFTESTS = ("selftests", *(f"services/{name}/tests" for name in SERVICES))
 PYTEST = (sys.executable, "-m", "pytest")
 WORKERS = 6
 """Three scenarios wait for a minute to pass and one brings a platform of its own up: beside them two can work."""

@@ -1,0 +1,299 @@
+"""The service's own logic, without a cluster: configurations, keys, limits, commands, destinations, documents."""
+
+import asyncio
+import ipaddress
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import ValidationError
+
+from management import keys
+from management.api.publishing import shown
+from management.app import create_app
+from management.console import parse
+from management.documentation import documentation
+from management.errors import ApiError
+from management.kube import Kube, KubeDown
+from management.limits import LoginAttempts, UserLimits
+from management.outbound import Outbound
+from management.publication import ACTIVE, Publication, everything, key_secret, objects
+from management.publisher import Publisher
+from management.register import Register, clash
+from management.schemas import PublishConfig
+from management.services import Services
+from management.settings import Settings
+
+SETTINGS = Settings(gateway_url="http://10.1.2.3")
+
+
+def wished(model: str = "iris", kind: str = "traditional", **config: object) -> Publication:
+    whole = {"tenantId": "tenant-a", **config}
+    return Publication.wished("tenant-a", model, kind, PublishConfig.model_validate(whole), SETTINGS)
+
+
+def active(model: str = "iris", **more: object) -> Publication:
+    return replace(wished(model), phase=ACTIVE, uid=model, created="2026-01-01T00:00:00Z", **more)
+
+
+# --- configurations
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"publicHostname": "https://x.y"},
+        {"publicHostname": "undotted"},
+        {"publicHostname": "a..b"},
+        {"publicHostname": "a--b.c"},
+        {"publicHostname": "-a.b"},
+        {"publicHostname": "a.b/c"},
+        {"externalPath": "x"},
+        {"externalPath": "/a/../b"},
+        {"externalPath": "//"},
+        {"externalPath": "/"},
+        {"rateLimiting": {"requestsPerMinute": 10, "requestsPerHour": 5}},
+        {"authentication": {"requireApiKey": False}},
+        {"surprise": 1},
+    ],
+)
+def test_what_is_no_configuration_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        PublishConfig.model_validate({"tenantId": "tenant-a", **wrong})
+
+
+def test_defaults_of_both_kinds() -> None:
+    assert wished().address == ("api.router.inference-in-a-box", "/published/models/iris/predict")
+    assert wished("llm", "openai").path == "/v1/models/llm"
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("tenant-b.inference-in-a-box", "/x"),
+        ("console.inference-in-a-box", "/x"),
+        ("somewhere.example", "/x"),
+        ("a.inference-in-a-box", "/v1/models/other"),
+        ("a.inference-in-a-box", "/API/x"),
+    ],
+)
+def test_addresses_of_the_platforms_own_cannot_be_had(host: str, path: str) -> None:
+    publisher = Publisher(None, None, SETTINGS)  # type: ignore[arg-type]  # only the address is looked at
+    with pytest.raises(ApiError) as refusal:
+        publisher._check_address(wished(publicHostname=host, externalPath=path))
+    assert refusal.value.status == 400
+
+
+def test_of_two_with_one_address_exactly_one_is_older() -> None:
+    one, other = active("one", path="/p"), active("two", path="/p")
+    assert (clash(one, [one, other]) is None) != (clash(other, [one, other]) is None)
+
+
+# --- objects
+
+
+@pytest.mark.parametrize("kind", ["traditional", "openai"])
+def test_everything_that_is_made_is_known_to_be_removed(kind: str) -> None:
+    publication = replace(wished(kind=kind), uid="u")
+    made = [(each.resource, each.document["metadata"]["namespace"], each.document["metadata"]["name"])
+            for each in objects(publication, documentation(publication, SETTINGS), SETTINGS)]  # fmt: skip
+    assert set(made) <= set(everything(publication, SETTINGS))
+
+
+def test_neither_key_nor_token_goes_on_to_the_model() -> None:
+    (route, *_) = objects(wished(), documentation(wished(), SETTINGS), SETTINGS)
+    removed = route.document["spec"]["rules"][0]["filters"][0]["requestHeaderModifier"]["remove"]
+    assert {"authorization", "x-api-key"} <= set(removed)
+    assert route.document["spec"]["rules"][0]["matches"][0]["path"]["type"] == "Exact"
+
+
+# --- keys
+
+
+def test_a_key_has_256_random_bits_and_only_its_hash_is_kept() -> None:
+    key, record = keys.new_key()
+    assert len(key) == len(keys.PREFIX) + 43
+    secret = json.dumps(key_secret(wished(), [record], SETTINGS))
+    assert key not in secret
+    assert keys.of_secret(key_secret(wished(), [record], SETTINGS)) == [record]
+
+
+def test_a_rotated_key_ends_after_its_grace_and_no_later_by_a_second_rotation() -> None:
+    first = keys.new_key()[1]
+    once = keys.rotated([first], keys.new_key()[1], grace=60)
+    twice = keys.rotated(once, keys.new_key()[1], grace=600)
+    assert [record.good(time.time()) for record in twice] == [True, True, True]
+    assert twice[2].expires == once[1].expires
+    assert not twice[2].good(time.time() + 61)
+
+
+def registered(publication: Publication) -> tuple[Register, str]:
+    register = Register(None, SETTINGS)  # type: ignore[arg-type]  # nothing is asked of the API
+    key, record = keys.new_key()
+    register.publications[publication.id] = publication
+    register.learn_keys(key_secret(publication, [record], SETTINGS))
+    return register, key
+
+
+def test_a_key_opens_its_own_address_only() -> None:
+    register, key = registered(active())
+    found = register.by_key(key)
+    assert found is not None
+    assert register.opens(found, *active().address)
+    assert not register.opens(found, "api.router.inference-in-a-box", "/published/models/other/predict")
+    assert register.by_key(key + "x") is None
+
+
+def test_a_key_opens_nothing_until_all_is_there() -> None:
+    register, key = registered(wished())
+    assert register.by_key(key) is None
+
+
+def test_what_is_counted_is_shown_before_it_is_written() -> None:
+    register, _ = registered(active())
+    for _ in range(3):
+        register.count(active())
+    assert register.usage(active()).total_requests == 3
+
+
+class AwayKube(Kube):
+    def __init__(self) -> None: ...
+
+    async def get(self, *_: object) -> dict[str, object]:
+        raise KubeDown("away")
+
+
+def test_what_cannot_be_written_is_kept() -> None:
+    register, _ = registered(active())
+    register.kube = AwayKube()
+    register.count(active())
+    asyncio.run(register.flush())
+    assert register.usage(active()).total_requests == 1
+
+
+# --- limits
+
+
+def test_a_user_has_so_many_calls_a_minute_and_a_second() -> None:
+    limits = UserLimits(per_minute=12, per_second=10)
+    first = [limits.take("u", 600.0).allowed for _ in range(11)]
+    assert first == [True] * 10 + [False]
+    assert [limits.take("u", 601.0).allowed for _ in range(3)] == [True, True, False]
+    assert limits.take("v", 601.0).allowed
+    assert limits.take("u", 660.0).allowed
+
+
+def test_guessing_passwords_has_to_wait() -> None:
+    logins = LoginAttempts(most=3)
+    for moment in (0.0, 1.0, 2.0):
+        assert logins.wait("admin", moment) == 0
+        logins.failed("admin", moment)
+    assert logins.wait("admin", 3.0) > 50
+    assert logins.wait("admin", 61.0) == 0
+
+
+# --- commands, destinations
+
+
+@pytest.mark.parametrize(
+    "text", ["get pods; id", "exec x", "get pods --as admin", "get pods -o jsonpath={}", "get po|sh"]
+)
+def test_other_commands_are_refused(text: str) -> None:
+    with pytest.raises(ApiError):
+        parse(text)
+
+
+def test_a_command_is_read_as_kubectl_reads_it() -> None:
+    command = parse("kubectl get svc iris -n tenant-a -o wide")
+    assert (command.verb, command.words, command.namespace, command.format) == (
+        "get",
+        ["svc", "iris"],
+        "tenant-a",
+        "wide",
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "fd00::1", "0.0.0.0", "100.64.0.1", "224.0.0.1"]
+)
+def test_inner_addresses_are_no_destination(address: str) -> None:
+    outbound = Outbound(SETTINGS)
+    gateway = [ipaddress.ip_address("10.1.2.3")]
+    with pytest.raises(ApiError) as refusal:
+        outbound._judge(ipaddress.ip_address(address), 80, gateway)
+    assert refusal.value.status == 403
+    outbound._judge(gateway[0], 80, gateway)
+    with pytest.raises(ApiError):
+        outbound._judge(gateway[0], 19000, gateway)
+
+
+# --- documents
+
+
+@pytest.mark.parametrize("kind", ["traditional", "openai"])
+def test_the_python_example_is_python_and_holds_no_key(kind: str) -> None:
+    told = documentation(wished(kind=kind), SETTINGS)
+    compile(told["sdkExamples"]["python"], "example", "exec")
+    assert keys.PREFIX not in json.dumps(told)
+
+
+def test_only_the_first_reply_shows_the_whole_key() -> None:
+    register, key = registered(active())
+    parts = Services.of(SETTINGS)
+    parts.register = register
+    assert shown(parts, active(), key).api_key == key
+    assert shown(parts, active()).api_key == key[: keys.SHOWN] + "…"
+
+
+# --- over HTTP, with the Kubernetes API away
+
+
+@pytest.fixture
+def client(tmp_path) -> TestClient:  # type: ignore[no-untyped-def]
+    settings = Settings(kube_url="https://127.0.0.1:9", kube_token=tmp_path / "t", kube_ca=tmp_path / "c")
+    return TestClient(create_app(settings), raise_server_exceptions=False)
+
+
+def test_without_kubernetes_everything_says_so(client: TestClient) -> None:
+    assert client.get("/health").json()["status"] == "degraded"
+    assert client.get("/ready").status_code == 503
+    assert client.post("/api/validate-api-key", json={"apiKey": "x"}).status_code == 503
+    reply = client.post("/api/admin/login", json={"username": "admin", "password": "password"})
+    assert (reply.status_code, reply.json()["error"]) == (503, "the Kubernetes API is away for the moment")
+
+
+def test_pages_and_errors(client: TestClient) -> None:
+    assert "text/html" in client.get("/any/where").headers["content-type"]
+    assert client.get("/api/none").json() == {"error": "there is no such path"}
+    assert client.get("/api/models").status_code == 401
+    assert client.get("/static/app.js").headers["x-content-type-options"] == "nosniff"
+    wrong = client.post("/api/admin/login", json={"username": 1, "password": {"a": "secret"}})
+    assert wrong.status_code == 400
+    assert "secret" not in wrong.text
+
+
+def test_a_body_that_is_too_long_is_not_read(client: TestClient) -> None:
+    assert client.post("/api/admin/login", content=b"x" * (1024 * 1024 + 1)).status_code == 413
+
+    def endless():  # type: ignore[no-untyped-def]
+        for _ in range(100):
+            yield b"x" * 65536
+
+    assert client.post("/api/admin/login", content=endless()).status_code == 413
+
+
+def test_a_cookie_alone_changes_nothing(client: TestClient) -> None:
+    client.cookies.set("session", "a.b.c", path="/api")
+    assert client.post("/api/models", json={}).status_code == 403
+
+
+def test_a_setting_that_is_none_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "management", "serve"], env={"MANAGEMENT_NONSENSE": "1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, "MANAGEMENT_NONSENSE" in done.stderr, done.stderr.count("\n")) == (2, True, 1)
