@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -71,7 +72,7 @@ def service(platform, folder: Path) -> Iterator[str]:
         "MANAGEMENT_CALLS_PER_MINUTE": "100000000",
         "MANAGEMENT_CALLS_PER_SECOND": "100000000",
     }
-    command = [sys.executable, "-m", "management", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(Path(sys.executable).parent / "management"), "serve", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "service.log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     base = f"http://127.0.0.1:{port}"
@@ -136,14 +137,15 @@ def run_load(base: str, platform, arguments: argparse.Namespace) -> bool:
         asyncio.run(load(base, key, 50, 2))
         spent, seen = asyncio.run(load(base, key, arguments.rate, arguments.seconds))
     p99 = percentile(spent, 99)
-    print(f"validate-api-key at {arguments.rate}/s for {arguments.seconds:g} s: {dict(seen)}; p50 {percentile(spent, 50):.2f}"
-          f" ms, p95 {percentile(spent, 95):.2f} ms, p99 {p99:.2f} ms (target {TARGET_MS:g}); load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    times = ", ".join(f"p{part} {percentile(spent, part):.2f} ms" for part in (50, 95, 99))
+    print(f"validate-api-key at {arguments.rate}/s for {arguments.seconds:g} s: {dict(seen)}; {times}")
+    print(f"target: p99 at most {TARGET_MS:g} ms; load of the machine: {os.getloadavg()[0]:.1f}")
     return p99 <= TARGET_MS and set(seen) == {"200"}
 
 
 @contextlib.contextmanager
 def published(base: str, platform) -> Iterator[str]:
-    """A model of tenant A is published meanwhile; gives its key. The platform's own service does it: it reaches models."""
+    """A model of tenant A is published meanwhile, by the platform's own service: it reaches models. Gives its key."""
     own = platform.endpoint("management").url
     headers = {"authorization": f"Bearer {str.__str__(DemoTokens(platform.endpoint('jwt-server')).token('tenant-a'))}"}
     limits = {"requestsPerMinute": 1000000, "requestsPerHour": 100000000}
@@ -263,23 +265,12 @@ def run_properties(base: str, platform, arguments: argparse.Namespace) -> bool:
 
 def foreign(kube: Kube) -> dict[str, str]:
     """What is not tenant A's, and its version."""
-    kinds = (
-        "service",
-        "httproute",
-        "aigatewayroute",
-        "securitypolicy",
-        "publishedmodel",
-        "inferenceservice",
-        "configmap",
-    )
-    return {
-        f"{kind} {item['metadata']['namespace']}/{item['metadata']['name']}": json.dumps(
-            item.get("spec", item.get("data"))
-        )
-        for kind in kinds
-        for space in ("tenant-b", "tenant-c")
-        for item in kube.list(kind, space).items
-    }
+    kinds = ("service", "httproute", "aigatewayroute", "securitypolicy", "publishedmodel", "inferenceservice")
+    found = {}
+    for kind, space in itertools.product(kinds, ("tenant-b", "tenant-c")):
+        for item in kube.list(kind, space).items:
+            found[f"{kind} {space}/{item['metadata']['name']}"] = json.dumps(item["spec"])
+    return found
 
 
 RUNS = {"load": run_load, "rough": run_rough, "properties": run_properties}
@@ -294,11 +285,9 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=40, help="at most, for each operation and phase (properties)")
     arguments = parser.parse_args()
     platform = attach(arguments.instance)
-    with (
-        tempfile.TemporaryDirectory(prefix="inferencebox-management-") as folder,
-        service(platform, Path(folder)) as base,
-    ):
-        return 0 if RUNS[arguments.what](base, platform, arguments) else 1
+    run = RUNS[arguments.what]
+    with tempfile.TemporaryDirectory(prefix="inferencebox-") as folder, service(platform, Path(folder)) as base:
+        return 0 if run(base, platform, arguments) else 1
 
 
 if __name__ == "__main__":
