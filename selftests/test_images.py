@@ -22,9 +22,11 @@ from inferencebox import images
 from inferencebox.errors import SetupProblem
 from inferencebox.images import archive, recipes, sources
 from inferencebox.images.recipes import Recipes
+from inferencebox.images.sets import LockedDistributions
 from inferencebox.images.tree import Tree
 from inferencebox.programs import provision, pypi
 from inferencebox.programs import registry as client
+from inferencebox.programs.commands import Commands
 from inferencebox.providers.kind import node
 from inferencebox.release import DEFAULT_RELEASE, Release
 
@@ -205,6 +207,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from inferencebox.images import archive
+from inferencebox.images.sets import LockedDistributions
 from inferencebox.images.tree import Tree
 from inferencebox.programs.store import Facts, Store
 
@@ -305,3 +308,12 @@ def test_a_node_starts_with_images_that_the_release_has() -> None:
     assert set(node.recipe().preload) <= set(release.images)
     release.select(node.recipe().programs)
     assert release.images[node.IMAGE].digest
+
+
+def test_a_python_set_changes_only_with_what_is_in_it() -> None:
+    known = recipes.known()
+    sources = LockedDistributions(Commands(Path("unused")))
+    wanted = {name: sources.recipe(one)["requirements"] for name, one in known.python.items()}
+    assert "kserve==" in wanted["models"]
+    assert "kserve==" not in wanted["web"]
+    assert all("--hash=sha256:" in text for text in wanted.values())

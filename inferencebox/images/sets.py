@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +79,7 @@ class LockedDistributions:
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
         assert isinstance(item, PythonSet)
-        return {
-            "set": [item.project, item.extras, item.group],
-            "python": PYTHON_VERSION,
-            "lock": digest_of(project_root() / "uv.lock"),
-        }
+        return {"python": PYTHON_VERSION, "requirements": requirements_of(*_which(item))}
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         return each(items, lambda item: self._make_one(item, work))
@@ -89,19 +87,27 @@ class LockedDistributions:
     def _make_one(self, item: Item, work: Path) -> Made:
         assert isinstance(item, PythonSet)
         requirements, target = work / "requirements.txt", work / "out"
-        self._run(item, ["export", *_which(item), "--frozen", "--no-emit-workspace", "-o", requirements])
+        requirements.write_text(requirements_of(*_which(item)))
         options = ["--only-binary", ":all:", "--require-hashes", "--no-deps", "--link-mode", "copy"]
         python: list[str | Path] = ["--python-version", PYTHON_VERSION, "--target", target]
-        self._run(item, ["pip", "install", *python, *options, "-r", requirements])
+        words = [*pypi.uv(), "pip", "install", *python, *options, "-r", requirements]
+        try:
+            self._commands.run(item.name, words, cwd=project_root(), env=os.environ)
+        except CommandFailed as failure:
+            raise Unavailable(f"no {item.name} ({failure})", f"read {failure.log}, then run this again") from failure
         for folder in [*target.rglob("__pycache__"), target / "bin"]:
             shutil.rmtree(folder, ignore_errors=True)
         return Made(target, "", {"requirements": digest_of(requirements)})
 
-    def _run(self, item: Item, words: Sequence[str | Path]) -> None:
-        try:
-            self._commands.run(f"{item.name}-{words[0]}", [*pypi.uv(), *words], cwd=project_root(), env=os.environ)
-        except CommandFailed as failure:
-            raise Unavailable(f"no {item.name} ({failure})", f"read {failure.log}, then run this again") from failure
+
+@cache
+def requirements_of(*which: str) -> str:
+    """The part of ``uv.lock`` that a set is, with checksums: the set changes when this does, and only then."""
+    words = [*pypi.uv(), "export", *which, "--frozen", "--offline", "--no-emit-workspace", "--no-header"]
+    done = subprocess.run(words, cwd=project_root(), capture_output=True, text=True)
+    if done.returncode:
+        raise Unavailable(f"uv does not read uv.lock: {done.stderr.strip()}", "run from a checkout of the project")
+    return done.stdout
 
 
 def _which(item: PythonSet) -> list[str]:
