@@ -93,14 +93,18 @@ class Capture:
     def _run(self) -> None:
         wish = json.dumps({"id": self._id, "seconds": self.seconds, "needles": self.needles})
         try:
-            self._done = self.platform.run_beside(["python3", str(PROGRAM), "capture", wish], timeout=self.seconds + 15)
+            self._done = self._sniffer("capture", wish, timeout=self.seconds + 15)
         except Exception as problem:
             self._problem = problem
 
     def _tell(self, word: str) -> None:
-        told = self.platform.run_beside(["python3", str(PROGRAM), "tell", self._id, word])
+        told = self._sniffer("tell", self._id, word)
         if told.returncode != 0:
             raise self._failed()
+
+    def _sniffer(self, *words: str, timeout: float = 30) -> CompletedProcess[bytes]:
+        """The program is handed over: where it runs there need not be a file of ours."""
+        return self.platform.run_beside(["python3", "-", *words], stdin=PROGRAM.read_bytes(), timeout=timeout)
 
     def _failed(self) -> SetupProblem:
         said = self._done.stderr.decode("utf-8", "replace").strip().splitlines() if self._done else []
