@@ -168,6 +168,8 @@ def _kitchen(
         return target.images[name]
 
     hosts = {reference.partition("/")[0] for reference in target.images.values()}
+    if "docker.io" in hosts:
+        hosts.add("index.docker.io")  # as Knative calls it
     values = {
         "mesh_access_log": policies.mesh_access_log(),
         "registries": ",".join(sorted(hosts)),
