@@ -89,17 +89,25 @@ def test_each_tenant_may_have_keys_of_its_own(tenant_a, tenant_b, own_entrance, 
                 confirm(tenant_a.model.arrivals(request_id=seen.request_id)(), equals(0))
 
 
+READ_KEYS = (
+    "import json, pathlib, sys; "
+    "print(json.dumps({f.name: f.read_text() for f in pathlib.Path(sys.argv[1]).iterdir() if f.is_file()}))"
+)
+
+
 @dataclass(frozen=True)
 class KeyServer:
     """A JWT server of the test's own.
 
     Args:
-        keys: its directory of keys.
+        keys: its directory of keys, as it sees it.
+        copies: where copies of them are put here.
     """
 
     platform: Platform
     workload: Workload
     keys: Path
+    copies: Path
 
     @property
     def url(self) -> str:
@@ -108,7 +116,14 @@ class KeyServer:
     def rotate(self) -> SigningKey:
         """As an operator would: `jwt-server keys rotate`. Gives the new key."""
         self._ask("rotate")
-        return SigningKey.newest(self.keys)
+        return self.newest()
+
+    def newest(self) -> SigningKey:
+        done = self.platform.run_in(self.workload, ["python3", "-c", READ_KEYS, str(self.keys)])
+        assert done.returncode == 0, done.stderr.decode()
+        for name, text in json.loads(done.stdout).items():
+            (self.copies / name).write_text(text)
+        return SigningKey.newest(self.copies)
 
     def retire(self, key: SigningKey) -> None:
         self._ask("retire", key.kid)
@@ -122,17 +137,18 @@ class KeyServer:
 @pytest.fixture
 def key_server(platform: Platform, tmp_path: Path) -> Iterator[KeyServer]:
     """A JWT server that nobody else uses."""
-    name, keys = f"keys-{uuid.uuid4().hex[:6]}", tmp_path / "keys"
+    name = f"keys-{uuid.uuid4().hex[:6]}"
+    keys = Path("/tmp") / name
     spec = WorkloadSpec("default", name, name, program="jwt-server", mesh=False, env={"JWT_SERVER_KEYS": str(keys)})
     workloads = platform.add_workloads([spec])
-    yield KeyServer(platform, workloads[0], keys)
+    yield KeyServer(platform, workloads[0], keys, tmp_path)
     platform.remove_workloads(workloads)
 
 
 @scenario("SEC-17", needs=("gateway.jwt", "workloads", "mesh"), sabotage="jwt.cache-forever", seconds=75)
 def test_keys_roll_over_without_a_refusal(tenant_a, key_server, own_entrance, story):
     """While keys roll over, tokens of both keys are good; those of a dropped key are refused within 5 minutes."""
-    old = SigningKey.newest(key_server.keys)
+    old = key_server.newest()
     with story.given("a JWT server whose key has been rotated: the old and the new key are both published"):
         new = key_server.rotate()
     with story("and an entrance that fetches its keys there and keeps them as long as the platform's entrances do"):
