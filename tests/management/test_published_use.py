@@ -141,7 +141,7 @@ def test_each_example_runs(language, platform, publishing, secure_gateway, tmp_p
 
 @scenario("MGT-26", needs=NEEDS, sabotage="keys.unchecked", seconds=12)
 def test_usage_is_counted(publishing, platform, story):
-    """The usage that a publication shows is the number of requests sent with its key, also after a restart."""
+    """The usage that a publication shows is the number of requests sent with its key."""
     found = publishing("tenant-a")
     usage = found.by.published(found.model.name)
     before = confirm(usage(), answered(200)).json()["usage"]["totalRequests"]
