@@ -309,7 +309,7 @@ class TestCall(Schema):
     __test__ = False
     model_name: ModelName
     namespace: Namespace | None = None
-    api_key: Annotated[str, StringConstraints(max_length=500)] | None = None
+    api_key: Annotated[str, StringConstraints(max_length=500, pattern=r"^[!-~]*$")] | None = None
     input_data: Any
     connection_settings: ConnectionSettings = ConnectionSettings()
 
