@@ -24,7 +24,12 @@ def ibox(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-@pytest.mark.parametrize("command", [["build"], ["doctor"], ["releases"], ["releases", "check"]])
+HELPS = (
+    "build|doctor|releases|releases check|bundle create|bundle verify|bundle load|engine up|engine down|engine status"
+)
+
+
+@pytest.mark.parametrize("command", [words.split() for words in HELPS.split("|")])
 def test_help_has_examples(command: list[str]) -> None:
     done = ibox(*command, "--help")
     assert done.returncode == 0
