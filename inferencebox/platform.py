@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
 
+from inferencebox.errors import SetupProblem
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -167,6 +169,14 @@ class Platform(ABC):
     @abstractmethod
     def kill(self, component: str) -> None:
         """End a component's process at once (SIGKILL). It is restarted as the platform would."""
+
+    def load_rules(self, name: str, content: str | None) -> None:
+        """Give Prometheus a file of rules beside the shipped ones, or take it away (`None`); in force when it returns.
+
+        Raises:
+            SetupProblem: Prometheus refuses them, in its words; or the provider has none.
+        """
+        raise SetupProblem(f"the provider {self.provider} has no Prometheus yet", "use --provider local")
 
     @abstractmethod
     def running(self, *names: str) -> list[RunningProgram]:

@@ -37,6 +37,8 @@ UP_EXAMPLES = """
 
   ibox up --limits strict                     rate limits as promised, not a hundred times that
 
+  ibox up --no-telemetry                      quicker: without metrics, alerts, traces and cost
+
   pytest --reuse -m security                  scenarios on the platform that is up
 """
 STATUS_EXAMPLES = """
@@ -84,6 +86,7 @@ def up(
     models: Annotated[Models, typer.Option(help="What answers: stubs, or small real models.")] = USUAL_MODELS,
     limits: Annotated[Limits, typer.Option(help="Rate limits: as promised, or wide.")] = USUAL_LIMITS,
     nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes of a cluster that is made (kind).")] = USUAL.nodes,
+    telemetry: Annotated[bool, typer.Option(help="With metrics, alerts, traces and cost, or without.")] = True,
 ) -> None:
     """Bring a platform up and leave it running; one that is up already is left as it is.
 
@@ -95,7 +98,8 @@ def up(
     found = _running(instance)
     if found is None:
         _require_fit_machine(provider)
-        found = _bring_up(console, provider, instance, release, PlatformOptions(models, limits, nodes))
+        options = PlatformOptions(models, limits, nodes, telemetry)
+        found = _bring_up(console, provider, instance, release, options)
         how = f"is up after {monotonic() - began:.1f} s"
     elif found.release != chosen.name:
         raise SetupProblem(

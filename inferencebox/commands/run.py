@@ -11,7 +11,7 @@ import typer
 
 from inferencebox.paths import project_root
 
-SERVICES = ("jwt_server", "management", "model_server", "default_backend")
+SERVICES = ("jwt_server", "management", "model_server", "default_backend", "alert_sink", "chargeback")
 SELFTESTS = ("selftests", *(f"services/{name}/tests" for name in SERVICES))
 PYTEST = (sys.executable, "-m", "pytest")
 WORKERS = 6

@@ -20,6 +20,9 @@ class KindOptions:
     kind: Path | None = None
     kubectl: Path | None = None
 
+TELEMETRY = ("prometheus", "alertmanager", "jaeger", "chargeback", "telemetry.tenants")
+"""The capabilities that a platform has only if it was brought up with telemetry."""
+
 
 @dataclass(frozen=True)
 class PlatformOptions:
@@ -28,6 +31,7 @@ class PlatformOptions:
         models: ``real`` small models, or ``stub`` servers in their place.
         limits: ``strict`` as promised (SPEC 1.5), or ``demo``, a hundred times that (SPEC D18).
         nodes: how many nodes a provider with nodes makes.
+        telemetry: with metrics, alerts, traces and cost (some seconds of work, and some hundred megabytes).
         owner: process whose end is the platform's end too, however it ends; none for a platform that stays.
         kind: of a cluster that is made.
     """
@@ -35,5 +39,6 @@ class PlatformOptions:
     models: str = "real"
     limits: str = "demo"
     nodes: int = 3
+    telemetry: bool = True
     owner: int | None = None
     kind: KindOptions = field(default_factory=KindOptions)

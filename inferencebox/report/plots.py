@@ -6,6 +6,7 @@
   "band": {"v1": [.87, .93]}}`
 - `timeline`: `{"kind": "timeline", "points": [[second, milliseconds, status-or-null]], "marks": [[second, name]],
   "windows": [[from, to, name]]}`: a request stream with marks and error windows
+- `course`: `{"kind": "course", "moments": [[second, what]]}`: what happened one after another, as of an alert
 - `series`: `{"kind": "series", "unit": "pods", "lines": {"ready": [[second, value]]}}`
 """
 
@@ -29,7 +30,7 @@ def draw(title: str, body: object) -> str:
         return body if body.lstrip().startswith("<svg") and not _ACTIVE.search(body) else ""
     if not isinstance(body, Mapping):
         return ""
-    painter = {"split": split, "timeline": timeline, "series": series}.get(str(body.get("kind")))
+    painter = {"split": split, "timeline": timeline, "series": series, "course": course}.get(str(body.get("kind")))
     try:
         return painter(title, body) if painter else ""
     except (KeyError, TypeError, ValueError, IndexError):
@@ -113,6 +114,21 @@ def series(title: str, data: Data) -> str:
         )
         rows.append(_text(LEFT + number * 150 + 15, height - 8, str(name), style="small"))
     return _svg(title, f"{title}: {', '.join(map(str, lines))}", height, rows)
+
+
+def course(title: str, data: Data) -> str:
+    """Moments on a line of time, each with its name and second; names take turns in height so that they can be read."""
+    moments = [(float(second), str(what)) for second, what in data["moments"]]
+    end = max([second for second, _ in moments] + [0.001])
+    x, base = _scale(end, LEFT, WIDTH - LEFT - 30), 96
+    rows = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>']
+    for number, (second, what) in enumerate(moments):
+        top = TOP + 8 + (number % 4) * 18
+        rows.append(f'<line class="grid" x1="{x(second):.1f}" x2="{x(second):.1f}" y1="{top + 4}" y2="{base}"/>')
+        rows.append(f'<circle class="dot" cx="{x(second):.1f}" cy="{base}" r="4"/>')
+        rows.append(_text(x(second) + 4, top, f"{what}, {second:.0f} s", style="small"))
+    said = ", ".join(f"{what} after {second:.0f} s" for second, what in moments)
+    return _svg(title, f"{title}: {said}", base + 14, rows)
 
 
 def stacked(title: str, parts: Sequence[tuple[str, int]]) -> str:

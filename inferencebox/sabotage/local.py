@@ -70,6 +70,28 @@ def forgetful(platform: Platform, component: str, folder: str) -> Callable[[], N
     return undo
 
 
+def rewritten(whole: Platform, name: str, replace: Mapping[str, str], component: str) -> Callable[[], None]:
+    """Replace text in a file of the platform's state, and have a component read it; gives what undoes it.
+
+    Raises:
+        SetupProblem: a text is not there, so that nothing would be broken.
+    """
+    platform = _local(whole)
+    file = state_dir(platform.instance) / name
+    before = after = file.read_text()
+    for text, other in replace.items():
+        if text not in after:
+            raise SetupProblem(f"{file} has no {text!r} to replace", "bring the sabotage catalogue up to date")
+        after = after.replace(text, other)
+
+    def write(content: str) -> None:
+        file.write_text(content)
+        platform.supervisor.signal(component, "HUP")
+
+    write(after)
+    return lambda: write(before)
+
+
 def foreign_certificate(hosts: tuple[str, ...]) -> dict[str, str]:
     """Data of a TLS Secret, signed by an authority that nobody knows."""
     issued = Authority.create("somebody else").issue("gateway", hosts=list(hosts))

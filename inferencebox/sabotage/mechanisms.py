@@ -150,6 +150,18 @@ class Environment(_Mechanism):
         scene.ends.callback(local.with_settings(scene.platform, self.components, self.set))
 
 
+class Rewrite(_Mechanism):
+    """Change the text of a component's file in the platform's state; the component reads it again."""
+
+    do: Literal["rewrite"]
+    file: str
+    replace: Mapping[str, str]
+    reload: str
+
+    def apply(self, scene: Scene) -> None:
+        scene.ends.callback(local.rewritten(scene.platform, self.file, self.replace, self.reload))
+
+
 class Secrets(_Mechanism):
     """Replace a Secret's certificate by one that somebody else signed."""
 
@@ -165,6 +177,6 @@ class Secrets(_Mechanism):
 
 
 Mechanism = Annotated[
-    Change | Delete | Create | Stop | Freeze | Forget | Environment | Secrets,
+    Change | Delete | Create | Stop | Freeze | Forget | Environment | Rewrite | Secrets,
     Field(discriminator="do"),
 ]

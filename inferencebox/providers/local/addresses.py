@@ -13,6 +13,7 @@ PODS = {
     "istio-system.istio-ingressgateway": "10.99.0.10",
     "jwt-server": "10.99.0.20",
     "default.management": "10.99.0.21",
+    "alert-sink": "10.99.0.31",
 }
 
 # what Services outside the mesh resolve to; Services inside it resolve to their cluster addresses

@@ -28,6 +28,9 @@ MESH_CONFIG = {
     "accessLogFormat": mesh_access_log(),
     # Istio's own telemetry filter is not in stock Envoy: no default metrics provider
     "defaultProviders": {},
+    "extensionProviders": [
+        {"name": "jaeger", "opentelemetry": {"service": "jaeger.monitoring.svc.cluster.local", "port": 4317}}
+    ],
     "defaultConfig": {"discoveryAddress": DISCOVERY},
 }
 ISTIOD_ENV = {
@@ -146,7 +149,13 @@ class Mesh:
             "concurrency": 1,
             "terminationDrainDuration": "1s",
             "proxyStatsMatcher": {
-                "inclusionRegexps": [".*outlier_detection.*", ".*upstream_rq.*", ".*rbac.*", ".*ssl.*"]
+                "inclusionRegexps": [
+                    r"istio\.request.*",
+                    ".*outlier_detection.*",
+                    ".*upstream_rq.*",
+                    ".*rbac.*",
+                    ".*ssl.*",
+                ]
             },
         }
         entry: dict[str, str] = {}

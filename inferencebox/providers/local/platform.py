@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import httpx
+from filelock import FileLock
+
 from inferencebox.errors import SetupProblem
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
 from inferencebox.providers import replicas
 from inferencebox.release import Release
 
-from . import names, objects, processes, workloads
+from . import names, objects, processes, telemetry, workloads
 from .addresses import PODS
 from .box import Box, find
 from .control_plane import Kubectl
@@ -120,6 +123,7 @@ class LocalPlatform(Platform):
             record.added.extend(pod_name(workload) for workload in placed)
 
         self._file.change(enter)
+        self._retarget()
         try:
             self.networks.add(workloads.pods_of(added), self._binaries["iptables-restore"])
             self.run_workloads(list(zip(specs, added, strict=True)))
@@ -129,6 +133,7 @@ class LocalPlatform(Platform):
         return added
 
     def remove_workloads(self, workloads_: Sequence[Workload]) -> None:
+        self._retarget(without=workloads_)  # first: a replica that is taken away is not one that is down
         self.supervisor.forget(*(name for workload in workloads_ for name in self._programs_of(workload)))
         for namespace in {workload.namespace for workload in workloads_ if workload.mesh}:
             names_ = [each.name for each in workloads_ if each.mesh and each.namespace == namespace]
@@ -141,6 +146,7 @@ class LocalPlatform(Platform):
             record.added = [pod for pod in record.added if tuple(pod.split(".", 1)) not in gone]
 
         self._file.change(leave)
+        self._retarget()
 
     def run_workloads(self, placed: Sequence[tuple[WorkloadSpec, Workload]], start_programs: bool = True) -> None:
         """Start what runs in replicas whose networks exist, and wait until each is ready."""
@@ -157,7 +163,13 @@ class LocalPlatform(Platform):
         self.await_workloads(placed)
 
     def programs(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> list[Program]:
-        made = (workloads.program(spec, workload, self.state / "models") for spec, workload in placed)
+        watched = self.capabilities.get("jaeger", "") is None
+        made = (
+            workloads.program(
+                spec, workload, self.state / "models", telemetry.environment(workload) if watched else None
+            )
+            for spec, workload in placed
+        )
         return [program for program in made if program is not None]
 
     def sidecars(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> list[Program]:
@@ -181,6 +193,31 @@ class LocalPlatform(Platform):
             "create", "token", workload.service_account, "-n", workload.namespace,
             "--audience", "istio-ca", "--duration", "24h",
         ).strip()  # fmt: skip
+
+    def await_telemetry(self, *components: str) -> None:
+        for component in components:
+            port, path = telemetry.HEALTH[component]
+            self.readiness.http(component, "127.0.0.1", port, path, telemetry.pod_of(component))
+
+    def load_rules(self, name: str, content: str | None) -> None:
+        file = self._telemetry.rules / f"{name}.yaml"
+        if content is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_text(content)
+        reply = httpx.post(f"{self.endpoint('prometheus').url}/-/reload", timeout=30, trust_env=False)
+        if reply.is_error:
+            raise SetupProblem(f"Prometheus does not take the rules {name}: {reply.text.strip()}", f"mend {file}")
+
+    @property
+    def _telemetry(self) -> telemetry.Telemetry:
+        return telemetry.Telemetry(self.state / "telemetry", self._binaries)
+
+    def _retarget(self, without: Sequence[Workload] = ()) -> None:
+        """Prometheus scrapes the replicas that there are now, but for some."""
+        if self.capabilities.get("prometheus", "") is None:
+            with FileLock(self.state / "targets.lock"):
+                self._telemetry.write_targets(each for each in self.record.workloads if each not in without)
 
     def await_workloads(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> None:
         ready = self.readiness
@@ -211,6 +248,8 @@ class LocalPlatform(Platform):
         if component in HEALTH:
             pod, port, path = HEALTH[component]
             self.readiness.http(program, PODS[pod], port, path)
+        elif component in telemetry.HEALTH:
+            self.await_telemetry(component)
 
     def kill(self, component: str) -> None:
         self.supervisor.signal(self._known(component), "KILL")

@@ -25,7 +25,7 @@ from inferencebox.providers import replicas
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
-from . import box, names, objects, snapshot, supervisor, workloads
+from . import box, names, objects, snapshot, supervisor, telemetry, workloads
 from .addresses import KUBERNETES_PORT, NODE, PODS
 from .capabilities import CAPABILITIES
 from .control_plane import ControlPlane, Kubectl
@@ -39,13 +39,14 @@ from .platform import HEALTH, PROGRAM_OF, LocalPlatform
 from .readiness import Readiness
 from .state import Record, RecordFile
 from .supervisor import Program, Supervisor
+from .telemetry import Telemetry
 
 PROGRAMS = (
     "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "envoy-gateway",
     "ai-gateway-controller", "ai-gateway-extproc", "ratelimit", "pilot-discovery", "pilot-agent", "envoy",
     "redis-server", "iptables",
 )  # fmt: skip
-WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085}
+WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085, "prometheus": 9090, "jaeger": 16686}
 TIER_1_HTTP, TIER_1_HTTPS = 80, 443
 # GEO-01: where the second gateway of this platform is, as a node would say it
 TIER_2_LOCALITY = "eu/eu-1/eu-1a"
@@ -105,6 +106,10 @@ class Ascent:
         return Gateways(self.state / "tier1", self.state / "certs", self.binaries, self.envoy_version, kubeconfig)
 
     @property
+    def telemetry(self) -> Telemetry:
+        return Telemetry(self.state / "telemetry", self.binaries)
+
+    @property
     def envoy_version(self) -> str:
         """As Envoy Gateway writes it, without a `v`."""
         return self.release.layers["envoy"].version.removeprefix("v")
@@ -131,7 +136,7 @@ class Ascent:
 
     def steps(self) -> Mapping[str, dag.Step]:
         """What there is to do. Long chains first: API server, policies, sidecars."""
-        return {
+        steps = {
             "programs": dag.Step(self.get_programs),
             "models": dag.Step(self.get_models),
             "files": dag.Step(self.write_files, ["programs"]),
@@ -147,9 +152,14 @@ class Ascent:
             "sidecars": dag.Step(self.start_sidecars, ["istiod", "services", "policies"]),
             "ready": dag.Step(self.await_gateways, ["envoy-gateway", "sidecars"]),
         }
+        if self.options.telemetry:
+            steps["telemetry"] = dag.Step(self.start_telemetry, ["files", "networks"])
+            steps["telemetry-ready"] = dag.Step(self.await_telemetry, ["telemetry", "sidecars"])
+        return steps
 
     def get_programs(self) -> None:
-        found = provide(self.release, PROGRAMS, self.progress)
+        wanted = (*PROGRAMS, *telemetry.PROGRAMS) if self.options.telemetry else PROGRAMS
+        found = provide(self.release, wanted, self.progress)
         self.binaries.update(found)
         self.binaries["iptables-restore"] = found["iptables"].with_name("iptables-restore")
         for layer in ("istio", "envoy-gateway", "ai-gateway", "kserve"):
@@ -184,6 +194,8 @@ class Ascent:
         entries = load(manifests_dir() / "providers" / "local" / "workloads.yaml", values)
         specs = [_spec(entry, self.options.models) for entry in entries]
         self.placed = list(zip(specs, workloads.place(specs, []), strict=True))
+        if self.options.telemetry:
+            self.placed.append((telemetry.POD, telemetry.workload()))
         placed = [workload for _, workload in self.placed]
         own = workloads.pods_of(placed)
         named = {pod.name for pod in own}
@@ -218,7 +230,15 @@ class Ascent:
             ],
             pod="jwt-server",
         )  # fmt: skip
-        made = (workloads.program(spec, workload, self.state / "models") for spec, workload in self.placed)
+        made = (
+            workloads.program(
+                spec,
+                workload,
+                self.state / "models",
+                telemetry.environment(workload) if self.options.telemetry else None,
+            )
+            for spec, workload in self.placed
+        )
         programs = [jwt, *(program for program in made if program is not None)]
         programs += self.gateways.programs()
         self.supervisor.add(programs)
@@ -227,6 +247,7 @@ class Ascent:
 
     def apply_base(self) -> None:
         spaces = [objects.namespace(name) for name in (*objects.SYSTEM_NAMESPACES, policies.GATEWAY_NAMESPACE)]
+        spaces += telemetry.namespace() if self.options.telemetry else []
         self.kubectl.apply([*spaces, *policies.tenant_namespaces()])
         authority = Authority.create("inferencebox edge")
         edge = authority.issue("gateway", hosts=("127.0.0.1", *policies.edge_names()))
@@ -265,7 +286,10 @@ class Ascent:
             self.kubectl.apply(batch)
         values = {"state": str(self.state), "envoy_version": self.envoy_version}
         proxy = policies.proxy("local", values)
-        self.kubectl.apply([*proxy, *objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)])
+        spans = load(manifests_dir() / "providers" / "local" / "spans.yaml")
+        more = telemetry.objects() if self.options.telemetry else []
+        stand_ins = objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)
+        self.kubectl.apply([*proxy, *spans, *more, *stand_ins])
         self.kubectl.run(
             "patch", "deployment", f"envoy-{policies.GATEWAY_NAMESPACE}-{policies.GATEWAY}", "-n", SYSTEM,
             "--subresource=status", "--type=merge", "-p", json.dumps(objects.DEPLOYMENT_STATUS),
@@ -299,6 +323,17 @@ class Ascent:
         self.readiness.http("envoy-gateway", PODS["envoy-gateway"], 8081, "/readyz")
         self.supervisor.start("ratelimit")
 
+    def start_telemetry(self) -> None:
+        certificate = self.mesh.issue_for(telemetry.IDENTITY)
+        self.telemetry.prepare(certificate, self.mesh.root_certificate.read_bytes())
+        self.telemetry.write_targets(workload for _, workload in self.placed)
+        programs = self.telemetry.programs()
+        self.supervisor.add(programs)
+        self.supervisor.start(*(program.name for program in programs))
+
+    def await_telemetry(self) -> None:
+        LocalPlatform(self.instance).await_telemetry(*telemetry.HEALTH)
+
     def start_sidecars(self) -> None:
         self._record()
         platform = LocalPlatform(self.instance)
@@ -327,6 +362,11 @@ class Ascent:
             "kubernetes": ("https", NODE, KUBERNETES_PORT, ""),
             "istiod": ("http", PODS["istiod"], 15014, ""),
         }
+        if self.options.telemetry:
+            addresses |= {
+                name: ("http", "127.0.0.1", port, telemetry.pod_of(name))
+                for name, (port, _) in telemetry.HEALTH.items()
+            }
         endpoints = {
             name: Endpoint(scheme, "localhost", self.door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
             for name, (scheme, address, port, pod) in addresses.items()
@@ -334,7 +374,7 @@ class Ascent:
         record = Record(
             release=self.release.name,
             endpoints=endpoints,
-            capabilities=dict(CAPABILITIES),
+            capabilities=CAPABILITIES | telemetry.capabilities(self.options.telemetry),
             binaries={name: str(path) for name, path in self.binaries.items()},
             workloads=[workload for _, workload in self.placed],
         )

@@ -2,7 +2,7 @@
 
 import ipaddress
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from inferencebox.platform import Workload, WorkloadSpec
@@ -13,6 +13,8 @@ from .mesh import pod_name
 from .network import Pod
 from .supervisor import Program
 
+# KServe puts it on the pods of a model; here it says too that the pod's /metrics are KServe's own
+SERVED_LABEL = "serving.kserve.io/inferenceservice"
 IN_MESH_LABEL = {"security.istio.io/tlsMode": "istio"}
 
 
@@ -24,7 +26,9 @@ def place(specs: Sequence[WorkloadSpec], taken: Iterable[str]) -> list[Workload]
 
 
 def _placed(spec: WorkloadSpec, address: str) -> Workload:
-    labels = {"app": spec.app, "version": spec.version, **spec.labels, **(IN_MESH_LABEL if spec.mesh else {})}
+    labels = {"app": spec.app, "version": spec.version, **spec.labels}
+    labels |= IN_MESH_LABEL if spec.mesh else {}
+    labels |= {SERVED_LABEL: spec.app} if spec.program == "model" else {}
     return Workload(
         namespace=spec.namespace,
         name=spec.name,
@@ -43,10 +47,17 @@ def pods_of(workloads: Sequence[Workload]) -> list[Pod]:
     return [Pod(pod_name(workload), workload.address, captured=workload.mesh) for workload in workloads]
 
 
-def program(spec: WorkloadSpec, workload: Workload, models: Path) -> Program | None:
-    """The process of ours that the replica runs; clients have none, they are run when asked."""
+def program(
+    spec: WorkloadSpec, workload: Workload, models: Path, telemetry: Mapping[str, str] | None = None
+) -> Program | None:
+    """The process of ours that the replica runs; clients have none, they are run when asked.
+
+    Args:
+        telemetry: environment that tells a model where its spans go.
+    """
     name, *arguments = replicas.command(spec, str(models)) or [""]
     if not name:
         return None
     executable = str(Path(sys.executable).parent / name)
-    return Program(pod_name(workload), [executable, *arguments], pod=pod_name(workload), env=replicas.environment(spec))
+    environment = {**(telemetry or {}), **replicas.environment(spec)}
+    return Program(pod_name(workload), [executable, *arguments], pod=pod_name(workload), env=environment)

@@ -1,8 +1,14 @@
+import gzip
 import json
 import math
+import queue
+import re
 import shutil
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import openai
 import pytest
@@ -39,6 +45,32 @@ def predict(model, instances, name="sklearn-iris"):
     return model.post(f"/v1/models/{name}:predict", json={"instances": instances})
 
 
+@contextmanager
+def collector():
+    """An OTLP collector that gives the spans it got."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    received = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            body = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
+            request = ExportTraceServiceRequest.FromString(body)
+            received.put([span for r in request.resource_spans for s in r.scope_spans for span in s.spans])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/traces", received
+    server.shutdown()
+    server.server_close()
+
+
 def infer(model, name, shape, data, datatype="FP32"):
     tensor = {"name": "input-0", "shape": shape, "datatype": datatype, "data": data}
     return model.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
@@ -68,6 +100,53 @@ class TestIris:
     def test_an_unknown_model_does_not_exist(self, model):
         reply = predict(model, FLOWERS, name="nobody")
         assert (reply.status_code, reply.json()) == (404, {"error": "Model with name nobody does not exist."})
+
+
+class TestMetrics:
+    def test_accuracy_is_what_training_measured(self, model, models):
+        scores = json.loads((models / "manifest.json").read_text())["scores"]
+        text = model.get("/metrics").text
+        assert f'ai_model_accuracy{{model_name="sklearn-iris"}} {scores["iris"]}' in text
+        assert f'ai_model_accuracy{{model_name="pytorch-resnet"}} {scores["digits"]}' in text
+        assert 'ai_model_accuracy{model_name="tiny-llm"}' not in text
+
+    def test_kserve_times_the_model_and_a_slow_model_shows(self, server, model):
+        def spent():
+            found = re.search(
+                r'request_predict_seconds_sum\{model_name="sklearn-iris"\} (\S+)', model.get("/metrics").text
+            )
+            return float(found[1]) if found else 0.0
+
+        before = spent()
+        server.control.put("/faults", json={"predict_delay_ms": 300})
+        predict(model, FLOWERS)
+        server.control.delete("/faults")
+        assert spent() - before >= 0.3
+
+    def test_scrapes_are_no_arrivals_and_can_be_broken(self, server, model):
+        server.control.delete("/arrivals")
+        assert model.get("/metrics").status_code == 200
+        server.control.put("/faults", json={"metrics": 0})
+        assert model.get("/metrics").status_code == 503
+        assert predict(model, FLOWERS).status_code == 200
+        server.control.delete("/faults")
+        assert [each["path"] for each in server.control.get("/arrivals").json()] == ["/v1/models/sklearn-iris:predict"]
+
+
+class TestTracing:
+    def test_a_span_goes_to_the_collector_in_the_callers_trace(self, config, monkeypatch):
+        with collector() as (url, received):
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url)
+            monkeypatch.setenv("OTEL_SERVICE_NAME", "iris")
+            with started("model_server.testing.cli", "serve", "--config", str(config)) as server:
+                parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+                body = {"instances": FLOWERS}
+                server.model.post("/v1/models/sklearn-iris:predict", json=body, headers={"traceparent": parent})
+                server.model.get("/metrics")
+                spans = received.get(timeout=20)
+        assert [(span.trace_id.hex(), span.parent_span_id.hex()) for span in spans] == [
+            ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+        ]
 
 
 class TestImages:

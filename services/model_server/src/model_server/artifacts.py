@@ -12,6 +12,7 @@ IRIS = "iris.joblib"
 DIGITS = "digits.onnx"
 TEXT = "text.json"
 VECTORS = "text-vectors.npz"
+SCORE_OF = {"sklearn": "iris", "onnx": "digits"}
 BY_KIND = {"sklearn": (IRIS,), "onnx": (DIGITS,), "text": (TEXT, VECTORS)}
 
 
@@ -38,6 +39,12 @@ def verified(directory: Path, kind: str) -> tuple[Path, ...]:
     except (ValueError, KeyError, TypeError):
         raise SetupProblem(f"{directory / MANIFEST} is broken; {remedy}") from None
     return tuple(directory / name for name in BY_KIND[kind])
+
+
+def accuracy(directory: Path, kind: str) -> float | None:
+    """What training measured: the share of right answers (digits: on data kept aside). Texts have none."""
+    scores: dict[str, float] = json.loads((directory / MANIFEST).read_text()).get("scores", {})
+    return scores.get(SCORE_OF.get(kind, ""))
 
 
 def _sha256(path: Path) -> str:

@@ -13,22 +13,28 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from prometheus_client import Gauge
 from starlette.types import ASGIApp
 
+from model_server.artifacts import accuracy
 from model_server.body import BodyLimit
 from model_server.models import ImageModel, IrisModel
 from model_server.openai import openai_routes
 from model_server.sdk import InvalidInput, Model, ModelServer, RESTServer
 from model_server.sdk import app as kserve_app
 from model_server.specs import ModelSpec
+from model_server.tracing import traced
 
 
 def create_app(models: Mapping[ModelSpec, Sequence[Path]]) -> ASGIApp:
     # The port belongs to this program's own listener; the SDK's server object is used for its app only.
     server = ModelServer(enable_grpc=False, enable_latency_logging=False, workers=1)
     logging.getLogger("kserve").setLevel(logging.WARNING)
+    right = Gauge("ai_model_accuracy", "Share of right answers, as measured when it was trained", ["model_name"])
     text_models = {}
     for spec, files in models.items():
+        if (measured := accuracy(spec.directory, spec.kind)) is not None:
+            right.labels(spec.name).set(measured)
         if spec.kind == "text":
             from model_server.text_model import TinyText
 
@@ -43,7 +49,7 @@ def create_app(models: Mapping[ModelSpec, Sequence[Path]]) -> ASGIApp:
     rest = RESTServer("", server.dataplane, server.model_repository_extension, http_port=0)
     rest.create_application()
     kserve_app.router.redirect_slashes = False
-    return BodyLimit(kserve_app)
+    return traced(BodyLimit(kserve_app))
 
 
 class _TextPlace(Model):  # type: ignore[misc]

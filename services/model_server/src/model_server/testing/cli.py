@@ -24,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with_instruments(wanted: argparse.Namespace, app: ASGIApp) -> tuple[ASGIApp, Servers]:
+    from model_server.testing.slow import slow_down
+
     records = Records()
+    slow_down(records)
     control = create_control_app(records), listen(wanted.host, wanted.control_port)
     return Instruments(app, records, wanted.version, wanted.pod), {"control": control}
 

@@ -64,17 +64,27 @@ def create_control_app(records: Records) -> Starlette:
     )
 
 
+LIMITS = {
+    "delay_ms": (0, 3_600_000),
+    "status": (200, 599),
+    "fail_ratio": (0, 1),
+    "ready": (0, 1),
+    "metrics": (0, 1),
+    "predict_delay_ms": (0, 3_600_000),
+}
+WHOLE = ("status", "ready", "metrics")
+
+
 def _faults(wanted: Any) -> Faults:
-    if not isinstance(wanted, dict) or not wanted.keys() <= {"delay_ms", "status", "fail_ratio", "ready"}:
-        raise ValueError("faults are an object with delay_ms, status, fail_ratio, ready")
-    numbers = (("delay_ms", 0, 3_600_000), ("status", 200, 599), ("fail_ratio", 0, 1), ("ready", 0, 1))
-    for name, low, high in numbers:
-        value = wanted.get(name)
-        kinds = int if name in ("status", "ready") else int | float
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high):
+    if not isinstance(wanted, dict) or not wanted.keys() <= LIMITS.keys():
+        raise ValueError(f"faults are an object with {', '.join(LIMITS)}")
+    given = {name: value for name, value in wanted.items() if value is not None}
+    for name, value in given.items():
+        low, high = LIMITS[name]
+        kinds = int if name in WHOLE else int | float
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
             raise ValueError(f"{name} must be a number from {low} to {high}")
-    ready = 1 if wanted.get("ready") is None else wanted["ready"]
-    return Faults(wanted.get("delay_ms") or 0, wanted.get("status"), wanted.get("fail_ratio"), ready)
+    return Faults(**given)
 
 
 def _bad(problem: str) -> JSONResponse:

@@ -7,8 +7,9 @@ Faults asked for by the request itself:
                    or else per x-request-id, and reported as x-stub-attempt.
   x-stub-echo      reply with what arrived, as /echo does, whatever the path
   x-stub-pace-ms   wait that long before each piece of a streamed reply but the first
-Faults set through the control port (`PUT /faults`) apply to every request, save the v2 health checks: those belong to
-the platform and are not its traffic. Only `ready` is about them: the model runs, and never says that it is ready.
+Faults set through the control port (`PUT /faults`) apply to every request, save the v2 health checks and the metrics:
+those belong to the platform and are not its traffic. Only `ready` and `metrics` are about them: the model runs, and
+never says that it is ready, or cannot be scraped.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model_server.body import DEFAULT_LIMIT, BodyTooLarge, ClientGone, read_body, refuse_body, replay
 from model_server.testing.echo import echo
 
+METRICS = "/metrics"
 REMEMBERED_ARRIVALS = 5000
 REMEMBERED_KEYS = 20_000
 RECORDED_HEADERS = (
@@ -51,13 +53,16 @@ class Arrival:
 class Faults:
     """`status` without `fail_ratio` hits every request; `fail_ratio` without `status` replies 503.
 
-    `ready` 0 makes the readiness check (and nothing else) reply 503.
+    `ready` 0 makes the readiness check (and nothing else) reply 503, `metrics` 0 the metrics. `predict_delay_ms` is
+    time that the model itself takes (real models only): KServe's own timing sees it, as it does not see `delay_ms`.
     """
 
     delay_ms: float = 0
     status: int | None = None
     fail_ratio: float | None = None
     ready: int = 1
+    metrics: int = 1
+    predict_delay_ms: float = 0
 
     def verdict(self) -> int | None:
         if self.fail_ratio is not None and random.random() >= self.fail_ratio:
@@ -112,6 +117,9 @@ class Instruments:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["path"] == METRICS:
+            await self._scraped(scope, receive, send)
+            return
         headers = Headers(scope=scope)
         self.records.arrivals.append(_arrival(scope, headers))
         self.records.concurrency.enter()
@@ -119,6 +127,11 @@ class Instruments:
             await self._answer(scope, headers, receive, send)
         finally:
             self.records.concurrency.leave()
+
+    async def _scraped(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Prometheus comes every few seconds: no arrival of anybody's."""
+        broken = JSONResponse({"error": "metrics are broken, as was asked for"}, status_code=503)
+        await (self.app if self.records.faults.metrics else broken)(scope, receive, send)
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         own = {"x-model-version": self.version, "x-pod": self.pod}

@@ -1,0 +1,177 @@
+"""Prometheus as a probe: instant queries, before/after windows of counters, alerts, rules and targets.
+
+Counters start anew with their process. `Growth` compares two moments series by series, so that a restart in between
+loses nothing that was counted after it, as PromQL's `increase` does, but without its extrapolation: what was counted is
+an exact number.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from inferencebox import evidence
+from inferencebox.errors import SetupProblem
+from inferencebox.platform import Endpoint
+
+TIMEOUT_SECONDS = 20.0
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The answer to an instant query."""
+
+    query: str
+    series: Mapping[Labels, float]
+
+    @property
+    def total(self) -> float:
+        """Sum of all series; nothing counted is 0."""
+        return sum(self.series.values())
+
+    def by(self, *names: str) -> dict[tuple[str, ...], float]:
+        """Sums by some labels; a series without one has it empty."""
+        sums: dict[tuple[str, ...], float] = {}
+        for labels, value in self.series.items():
+            known = dict(labels)
+            key = tuple(known.get(name, "") for name in names)
+            sums[key] = sums.get(key, 0.0) + value
+        return sums
+
+    def labels(self, name: str) -> set[str]:
+        """The values that a label has."""
+        return {value for labels in self.series for key, value in labels if key == name}
+
+    def __str__(self) -> str:
+        return f"{len(self.series)} series, in all {self.total:g}"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert as Prometheus has it now.
+
+    Args:
+        state: pending or firing.
+        since: when it became pending, as Prometheus writes it.
+    """
+
+    name: str
+    state: str
+    labels: Mapping[str, str]
+    since: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What Prometheus scrapes, and whether it could the last time."""
+
+    job: str
+    labels: Mapping[str, str]
+    health: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A client of one Prometheus, or of a door to it.
+
+    Args:
+        endpoint: where it answers.
+        path: prefix of its API.
+    """
+
+    endpoint: Endpoint
+    path: str = ""
+
+    def query(self, query: str) -> Vector:
+        """What a query gives now.
+
+        Raises:
+            SetupProblem: Prometheus does not answer, or refuses the query.
+        """
+        found = self._get("/api/v1/query", query=query)["result"]
+        vector = Vector(query, {_labels(each["metric"]): float(each["value"][1]) for each in found})
+        evidence.note("PromQL", f"{query}\n{vector}")
+        return vector
+
+    def ask(self, query: str) -> Callable[[], Vector]:
+        """The same as a probe."""
+        return lambda: self.query(query)
+
+    def range(self, query: str, start: float, end: float, step: float) -> dict[Labels, list[tuple[float, float]]]:
+        """What a query gave from one moment to another: (seconds since 1970, value) of each series."""
+        found = self._get("/api/v1/query_range", query=query, start=start, end=end, step=step)["result"]
+        return {_labels(each["metric"]): [(at, float(value)) for at, value in each["values"]] for each in found}
+
+    def growth(self, query: str) -> "Growth":
+        """Of counters, from now on: ``growth()`` is by how much they have grown."""
+        return Growth(self, query, self.query(query))
+
+    def alerts(self, name: str = "", **labels: str) -> list[Alert]:
+        """Alerts that are pending or firing and have these labels."""
+        found = [
+            Alert(each["labels"]["alertname"], each["state"], each["labels"], each["activeAt"])
+            for each in self._get("/api/v1/alerts")["alerts"]
+        ]
+        return [
+            alert
+            for alert in found
+            if name in ("", alert.name) and all(alert.labels.get(key) == value for key, value in labels.items())
+        ]
+
+    def rules(self) -> dict[str, list[dict[str, Any]]]:
+        """The rules that are loaded, by group."""
+        return {group["name"]: group["rules"] for group in self._get("/api/v1/rules")["groups"]}
+
+    def targets(self) -> list[Target]:
+        found = self._get("/api/v1/targets", state="active")["activeTargets"]
+        return [Target(each["labels"]["job"], each["labels"], each["health"], each["lastError"]) for each in found]
+
+    def _get(self, path: str, **params: Any) -> Any:
+        url = f"{self.endpoint.url}{self.path}{path}"
+        try:
+            reply = httpx.get(url, params=params, timeout=TIMEOUT_SECONDS, trust_env=False)
+            content = reply.json()
+        except (httpx.HTTPError, ValueError) as problem:
+            raise SetupProblem(f"Prometheus does not answer {path} ({problem})", "see the log prometheus.log") from None
+        if content.get("status") != "success":
+            raise SetupProblem(f"Prometheus refuses {params}: {content.get('error')}", "correct the query")
+        return content["data"]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """By how much counters have grown since a moment; a probe.
+
+    A series that was not there has grown from 0. One that is lower than it was has started anew and grown from 0 since.
+    """
+
+    prometheus: Prometheus
+    query: str
+    before: Vector = field(repr=False)
+
+    def __call__(self) -> Vector:
+        now = self.prometheus.query(self.query)
+        return Vector(self.query, grown(self.before.series, now.series))
+
+
+def grown(before: Mapping[Labels, float], now: Mapping[Labels, float]) -> dict[Labels, float]:
+    """Growth of each series between two moments."""
+    found = {}
+    for labels, value in now.items():
+        was = before.get(labels, 0.0)
+        found[labels] = value - was if value >= was else value
+    return found
+
+
+def nearly(wanted: float, share: float) -> tuple[float, float]:
+    """From where to where a sum may lie that is promised within a share, as 0.02."""
+    room = math.fabs(wanted) * share
+    return wanted - room, wanted + room
+
+
+def _labels(metric: Mapping[str, str]) -> Labels:
+    return tuple(sorted(metric.items()))

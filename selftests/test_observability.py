@@ -1,0 +1,121 @@
+"""Rules, scrape configuration and dashboards, held against Prometheus' own promtool."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fixtures.telemetry import quickened
+from inferencebox.paths import manifests_dir
+from inferencebox.pki import Authority
+from inferencebox.probes.prometheus import grown, nearly
+from inferencebox.programs import provide
+from inferencebox.programs.progress import Silent
+from inferencebox.providers.local.telemetry import PROGRAMS, Telemetry
+from inferencebox.release import DEFAULT_RELEASE, Release
+
+FOLDER = manifests_dir() / "observability"
+
+
+@pytest.fixture(scope="module")
+def promtool() -> Path:
+    found = provide(Release.load(DEFAULT_RELEASE), ["prometheus"], Silent())
+    return found["prometheus"].with_name("promtool")
+
+
+def run(*command: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER / "rules", tmp_path / "rules"))
+
+
+def test_the_shipped_rules_do_at_full_length_what_they_promise(promtool: Path, rules: Path) -> None:
+    done = run(promtool, "test", "rules", rules / "tests.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "other"),
+    [
+        ("inference.yaml", "> 1", "> 3"),
+        ("inference.yaml", "> 1", "> 0.1"),
+        ("inference.yaml", "for: 2m", "for: 10s"),
+        ("inference.yaml", "for: 1m", "for: 10s"),
+        ("inference.yaml", "== 0", "== 2"),
+        ("recording.yaml", "kserve_request_duration_seconds_bucket", "kserve_request_seconds_bucket"),
+        ("recording.yaml", "5..", "[45].."),
+        ("sla.yaml", "< 0.99", "< 0.8"),
+    ],
+)
+def test_rules_that_say_something_else_are_noticed(
+    promtool: Path, rules: Path, file: str, text: str, other: str
+) -> None:
+    path = rules / file
+    assert text in path.read_text()
+    path.write_text(path.read_text().replace(text, other))
+    assert run(promtool, "test", "rules", rules / "tests.yaml").returncode != 0
+
+
+def test_a_drill_divides_durations_and_changes_nothing_else() -> None:
+    rule = {
+        "type": "alerting",
+        "name": "HighInferenceLatency",
+        "query": "histogram_quantile(0.95, rate(x_bucket[5m])) > 1",
+        "duration": 120,
+        "labels": {"severity": "warning"},
+        "annotations": {"summary": "s"},
+    }
+    assert quickened([rule], factor=12) == [
+        {
+            "alert": "HighInferenceLatency",
+            "expr": "histogram_quantile(0.95, rate(x_bucket[25s])) > 1",
+            "for": "10s",
+            "labels": {"severity": "warning", "drill": "true"},
+            "annotations": {"summary": "s"},
+        }
+    ]
+
+
+def test_the_configuration_that_local_makes_is_valid(promtool: Path, tmp_path: Path) -> None:
+    authority = Authority.create("test")
+    telemetry = Telemetry(tmp_path, {name: Path("/bin/true") for name in PROGRAMS})
+    telemetry.prepare(authority.issue("prometheus"), authority.pair.certificate)
+    done = run(promtool, "check", "config", tmp_path / "prometheus.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    routes = yaml.safe_load((tmp_path / "alertmanager.yaml").read_text())
+    assert routes["route"]["receiver"] == "everybody"
+
+
+def test_every_panel_of_a_dashboard_is_a_valid_query(promtool: Path, tmp_path: Path) -> None:
+    for file in sorted((FOLDER / "dashboards").glob("*.json")):
+        board = json.loads(file.read_text())
+        queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+        assert queries, f"{file.name} has no panel"
+        entries = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(queries)]
+        rules = tmp_path / f"{file.stem}.yaml"
+        rules.write_text(json.dumps({"groups": [{"name": file.stem, "rules": entries}]}))
+        done = run(promtool, "check", "rules", rules)
+        assert done.returncode == 0, f"{file.name}: {done.stdout}{done.stderr}"
+
+
+def labels(name: str) -> tuple[tuple[str, str], ...]:
+    return (("pod", name),)
+
+
+def test_growth_starts_at_nothing_and_survives_a_restart() -> None:
+    before, now = (
+        {labels("a"): 10.0, labels("b"): 7.0, labels("gone"): 5.0},
+        {labels("a"): 13.0, labels("b"): 2.0, labels("new"): 4.0},
+    )
+    assert grown(before, now) == {labels("a"): 3.0, labels("b"): 2.0, labels("new"): 4.0}
+
+
+def test_nearly_is_a_share_of_what_is_wanted() -> None:
+    assert nearly(200, 0.02) == (196, 204)
+    assert nearly(5, 0) == (5, 5)

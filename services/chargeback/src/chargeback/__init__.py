@@ -1,0 +1,1 @@
+"""Who used how much of which model, and what it costs."""

@@ -1,0 +1,5 @@
+"""What is wrong around the program, for the person who started it."""
+
+
+class SetupProblem(Exception):
+    pass

@@ -1,0 +1,286 @@
+"""Counters are held against what was really sent: requests exactly, sums of tokens and usage within 2 %."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from fixtures.gateway import Gateway
+from fixtures.models import OwnModelFactory
+from fixtures.scenario import not_exercised, scenario
+from fixtures.story import Story
+from fixtures.telemetry import OwnIris, some, total
+from fixtures.tenants import Tenant
+from inferencebox.checks import answered, between, equals, refused, that
+from inferencebox.platform import Platform
+from inferencebox.probes.http import Call
+from inferencebox.probes.prometheus import Prometheus, Vector
+from inferencebox.traffic import burst
+from inferencebox.waiting import Timeouts, consistently, eventually
+
+SETTLED: Any = {"within": Timeouts.current().metric, "every": 1.0}
+
+
+@scenario("OBS-01", needs=("prometheus", "alertmanager", "jaeger"), sabotage="telemetry.scrape-refused", seconds=6)
+def test_telemetry_is_healthy_and_sees_every_part(platform: Platform, metrics: Prometheus, story: Story) -> None:
+    """Prometheus, Alertmanager and Jaeger answer, and every part that should be watched is."""
+    with story("Each answers at its health address"):
+        for name in ("prometheus", "alertmanager", "jaeger", "chargeback", "alert-sink"):
+            assert {part.name: part.state for part in platform.components()}.get(name) == "running", (
+                f"{name} does not run"
+            )
+    expected = {"kserve-model", "mesh", "tier-1", "istiod", "chargeback", "jaeger", "alertmanager", "prometheus"}
+    with story("Every job has targets, and each of them is up"):
+        eventually(lambda: sorted({target.job for target in metrics.targets()}), equals(sorted(expected)), **SETTLED)
+        eventually(lambda: down_among(metrics), equals([]), **SETTLED)
+    with story("and every replica of the mesh is among them"):
+        pods = {workload.name for workload in platform.workloads() if workload.mesh}
+        watched = {target.labels.get("pod", "") for target in metrics.targets() if target.job == "mesh"}
+        assert pods <= watched, f"not watched: {sorted(pods - watched)}"
+    missing = {name: platform.capabilities.get(name) for name in ("grafana", "kiali", "loki")}
+    if any(missing.values()):
+        reasons = "; ".join(str(why) for why in missing.values() if why)
+        not_exercised(f"Prometheus, Alertmanager and Jaeger are healthy and every target is up; the rest: {reasons}")
+
+
+def down_among(metrics: Prometheus) -> list[str]:
+    """The platform's own targets that cannot be scraped, and why; replicas that tests add come and go."""
+    return [
+        f"{target.job} {target.labels.get('pod', '')}: {target.error}"
+        for target in metrics.targets()
+        if target.health != "up" and not target.labels.get("pod", "").startswith("own-")
+    ]
+
+
+@scenario("OBS-02", needs=("prometheus", "gateway", "models"), sabotage="metrics.mesh-uncounted", seconds=25)
+def test_fifty_requests_are_fifty_in_every_counter(
+    own_iris: OwnIris, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, story: Story
+) -> None:
+    """Fifty requests are fifty at tier 1, at tier 2, at the model's sidecar and in KServe's own counter."""
+    model = own_iris("own-counted")
+    name = f'destination_service_name="{model.name}"'
+    from_tier_2 = f'app="{model.name}", source_principal=~".*/sa/istio-ingressgateway"'
+    counters = {
+        "tier 1": f'ai_model_requests_total{{model="{model.name}", response_code="200"}}',
+        "tier 2": f'istio_requests_total{{reporter="source", {name}, app="istio-ingressgateway", response_code="200"}}',
+        "the sidecar": f'istio_requests_total{{reporter="destination", {from_tier_2}, response_code="200"}}',
+        "KServe": f'request_predict_seconds_count{{model_name="{model.name}"}}',
+    }
+    with story.given("what the first requests to the new model have been counted as"):
+        for query in counters.values():
+            settled(metrics, query)
+        before = {where: metrics.growth(query) for where, query in counters.items()}
+    with story.when("fifty requests are answered"):
+        sent = burst(gateway.predict(model, tenant_a.token), 50, parallel=5)
+        assert sent.errors == 0, str(sent)
+    for where, growth in before.items():
+        with story.then(f"{where} has counted fifty"):
+            eventually(growth, total(50), **SETTLED)
+    with story("and no more come after them"):
+        consistently(before["KServe"], total(50), seconds=6, every=2)
+
+
+def settled(metrics: Prometheus, query: str) -> None:
+    """Waits until a counter is there and no longer grows."""
+    seen: list[float] = []
+
+    def ask() -> bool:
+        seen.append(metrics.query(query).total)
+        return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3] > 0
+
+    eventually(ask, equals(True), within=Timeouts.current().metric, every=3)
+
+
+@scenario("OBS-03", needs=("prometheus", "ai-gateway", "models"), sabotage="metrics.tier-1-uncounted", seconds=20)
+def test_latency_throughput_accuracy_and_tokens_are_told_by_tenant_and_model(
+    gateway: Gateway, tenants: tuple[Tenant, ...], tenant_b: Tenant, metrics: Prometheus, story: Story
+) -> None:
+    """Latency, throughput, accuracy and tokens are there for each tenant's model."""
+    pixels = [[0.0] * 64]
+    with story.given("each tenant's model is asked"):
+        for tenant in tenants:
+            body = {} if tenant.name == "tenant-a" else {"json": {"instances": pixels}}
+            eventually(gateway.predict(tenant.model, tenant.token, **body), answered(200))
+        eventually(gateway.chat("tiny-llm", tenant_b.token), answered(200))
+    for about, query in {
+        "throughput": "ai_model_requests_total",
+        "latency": "ai_model_request_duration_milliseconds_count",
+        "KServe's own timing": "kserve_request_duration_seconds_bucket",
+        "accuracy": "ai_model_accuracy",
+    }.items():
+        for tenant in tenants:
+            with story.then(f"{about} of {tenant}'s {tenant.model.name}"):
+                labels = f'tenant="{tenant}", model="{tenant.model.name}"'
+                eventually(metrics.ask(f"{query}{{{labels}}}"), some(), **SETTLED)
+    with story.then("tokens of tenant-b's language model"):
+        eventually(metrics.ask('ai_model_tokens_total{tenant="tenant-b", model="tiny-llm"}'), some(), **SETTLED)
+    with story("and accuracy is a share that a trained model can have"):
+        for labels, value in metrics.query("ai_model_accuracy").series.items():
+            assert 0.5 < value <= 1, f"{dict(labels)}: {value}"
+
+
+@scenario("OBS-05", needs=("prometheus", "gateway.jwt"), sabotage="metrics.tier-1-uncounted", seconds=20)
+def test_refusals_are_counted_by_their_kind(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, tenant_b: Tenant, metrics: Prometheus, story: Story
+) -> None:
+    """So many requests without a token and so many with another tenant's are so many 401 and 403 in the counters."""
+    model = own_model("tenant-a")
+    mine = f'route=~"httproute/tenant-a/{model.name}/.*"'
+    growth = {code: metrics.growth(f'ai_model_requests_total{{{mine}, response_code="{code}"}}') for code in (401, 403)}
+    with story.when("seven come without a token and five with another tenant's"):
+        nobody = burst(gateway.predict(model), 7, parallel=3, ok=refused(401, by="jwt"))
+        other = burst(gateway.predict(model, tenant_b.token), 5, parallel=3, ok=refused(403, by="rbac"))
+        assert nobody.errors == other.errors == 0, f"{nobody}; {other}"
+    with story.then("seven more 401 are counted, of nobody's"):
+        eventually(growth[401], total(7), **SETTLED)
+        assert growth[401]().labels("tenant") == set(), "a request without a token was put down to a tenant"
+    with story.then("and five more 403, of the tenant whose token it was"):
+        eventually(growth[403], total(5), **SETTLED)
+        assert growth[403]().labels("tenant") == {"tenant-b"}
+
+
+@scenario("OBS-06", needs=("prometheus", "chargeback", "ai-gateway"), sabotage="chargeback.stopped", seconds=25)
+def test_cost_usage_and_sla_are_told_and_plausible(
+    gateway: Gateway, tenant_a: Tenant, tenant_b: Tenant, metrics: Prometheus, story: Story
+) -> None:
+    """Cost per inference, usage and SLA compliance are there for models in use, and can be true."""
+    usage = metrics.growth('tenant_usage_requests_total{tenant="tenant-a", model="sklearn-iris"}')
+    with story.given("requests to tenant A's model and to a language model"):
+        for _ in range(4):
+            burst(gateway.predict(tenant_a.model, tenant_a.token), 5, parallel=2)
+            eventually(gateway.chat("tiny-llm", tenant_b.token), answered(200))
+    with story.then("usage grows by what was asked"):
+        eventually(usage, that("20 or more", lambda seen: seen.total >= 20), **SETTLED)
+    with story.then("an inference costs something, and less than a cent"):
+        for tenant, model in (("tenant-a", "sklearn-iris"), ("tenant-b", "tiny-llm")):
+            cost = metrics.ask(f'cost_per_inference{{tenant="{tenant}", model="{model}"}}')
+            eventually(cost, some() & that("0 to 0.01", lambda seen: 0 < seen.total < 0.01), **SETTLED)
+    with story.then("and the SLA is a share"):
+        ratio = metrics.ask('sla_compliance_ratio{tenant="tenant-a", model="sklearn-iris"}')
+        eventually(ratio, some() & that("0 to 1", lambda seen: 0 <= seen.total <= 1), **SETTLED)
+
+
+@scenario("OBS-07", needs=("prometheus", "gateway.breaker"), sabotage="metrics.tier-1-uncounted", seconds=25)
+def test_an_overload_shows_as_errors_and_as_the_breaker(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, story: Story
+) -> None:
+    """Requests that the circuit breaker refuses are counted as errors, with the breaker as the reason."""
+    model = own_model("tenant-a")
+    slow = gateway.predict(model, tenant_a.token, headers=(("x-stub-delay-ms", "1500"),), timeout=30)
+    refusals = metrics.growth(f'ai_model_requests_total{{model="{model.name}", response_flags=~".*UO.*"}}')
+    with story.when("many more requests come at once than the breaker lets through"):
+        sent = burst(slow, 330)
+        refused_ones = sent.by_status.get("503", 0)
+        assert refused_ones > 0, f"the breaker refused nobody: {sent}"
+    with story.then("as many are counted with the breaker's flag as were refused"):
+        eventually(refusals, total(refused_ones), **SETTLED)
+
+
+@scenario("OBS-15", needs=("prometheus", "gateway"), sabotage="metrics.tier-1-uncounted", seconds=40)
+def test_the_sla_ratio_drops_when_requests_fail(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, story: Story
+) -> None:
+    """A model that fails a third of its requests is told to break its SLA, by about that much."""
+    model = own_model("tenant-a")
+    ratio = metrics.ask(f'sla_compliance_ratio{{tenant="tenant-a", model="{model.name}"}}')
+    good = gateway.predict(model, tenant_a.token)
+    bad = good.adding(("x-stub-status", "501"))  # 501: tier 1 does not ask again
+
+    def some_requests(*calls: Call) -> Callable[[], Vector]:
+        def ask() -> Vector:
+            for call in calls:
+                burst(call, 4, parallel=2, ok=answered(200) | answered(501))
+            return ratio()
+
+        return ask
+
+    with story.given("a model all of whose requests are answered"):
+        eventually(some_requests(good), some() & that("1", lambda seen: seen.total == 1), **SETTLED)
+    with story.when("every third of them fails"):
+        eventually(
+            some_requests(good, good, bad),
+            that("0.55 to 0.95", lambda seen: 0.55 < seen.total < 0.95),
+            within=Timeouts.current().metric,
+            every=2,
+        )
+
+
+@scenario(
+    "TEN-12", needs=("prometheus", "chargeback", "ai-gateway", "models"), sabotage="chargeback.stopped", seconds=30
+)
+def test_usage_is_what_was_sent(
+    own_iris: OwnIris,
+    gateway: Gateway,
+    tenant_a: Tenant,
+    tenant_b: Tenant,
+    platform: Platform,
+    metrics: Prometheus,
+    story: Story,
+) -> None:
+    """Requests, tokens and CPU seconds that a tenant is charged for are those that were used, within 2 %."""
+    model = own_iris("own-charged")
+    requests = metrics.growth(f'tenant_usage_requests_total{{tenant="tenant-a", model="{model.name}"}}')
+    settled(metrics, f'tenant_usage_requests_total{{tenant="tenant-a", model="{model.name}"}}')
+    requests = metrics.growth(requests.query)
+    tokens = metrics.growth('tenant_usage_tokens_total{tenant="tenant-b", model="tiny-llm-b"}')
+    with story.when("a hundred predictions and ten chats are answered"):
+        assert burst(gateway.predict(model, tenant_a.token), 100, parallel=5).errors == 0
+        said = [
+            eventually(gateway.chat("tiny-llm-b", tenant_b.token), answered(200)).json()["usage"]["total_tokens"]
+            for _ in range(10)
+        ]
+    with story.then("the tenant is charged for a hundred requests"):
+        eventually(requests, total(100, 0.02), **SETTLED)
+    with story.then("for the tokens that the replies named, or more where others ask too"):
+        eventually(
+            tokens, that(f"{0.98 * sum(said):g} or more", lambda seen: seen.total >= 0.98 * sum(said)), **SETTLED
+        )
+    with story.then("and for the CPU seconds that the model's process has really used"):
+        used = metrics.ask(f'tenant_usage_cpu_seconds_total{{tenant="tenant-a", model="{model.name}"}}')
+        pod = model.pods[0].name
+
+        def difference() -> float:
+            charged, real = used().total, cpu_seconds(platform, f"tenant-a.{pod}")
+            return abs(charged - real) / real
+
+        eventually(difference, between(0, 0.02), within=Timeouts.current().metric, every=2)
+
+
+def cpu_seconds(platform: Platform, component: str) -> float:
+    """What a component's process has used, as the kernel says."""
+    pid = next(part.pid for part in platform.components() if part.name == component)
+    fields = platform.run_beside(["cat", f"/proc/{pid}/stat"]).stdout.decode().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+@scenario("TEN-13", needs=("prometheus", "chargeback", "ai-gateway"), sabotage="chargeback.stopped", seconds=25)
+def test_the_chargeback_report_sums_to_what_the_platform_counted(
+    gateway: Gateway, tenants: tuple[Tenant, ...], platform: Platform, metrics: Prometheus, story: Story
+) -> None:
+    """The report's rows sum to its total, and its total is what the gateway counted, within 1 %."""
+    url = f"{platform.endpoint('chargeback').url}/report"
+    with story.given("requests of every tenant"):
+        for tenant in tenants:
+            body = {} if tenant.name == "tenant-a" else {"json": {"instances": [[0.0] * 64]}}
+            burst(gateway.predict(tenant.model, tenant.token, **body), 20, parallel=4)
+
+    def report() -> dict[str, Any]:
+        return dict(httpx.get(url, timeout=10, trust_env=False).raise_for_status().json())
+
+    def apart() -> float:
+        counted = metrics.query('ai_model_requests_total{tenant!="", model!="", response_code=~"2.."}').total
+        charged = float(report()["total"]["requests"])
+        return abs(charged - counted) / counted
+
+    with story.then("each tenant has a row"):
+        eventually(
+            lambda: sorted({row["tenant"] for row in report()["rows"]}), equals([str(t) for t in tenants]), **SETTLED
+        )
+    content = report()
+    with story.then("the rows sum to the total, in every column"):
+        for column in ("requests", "tokens", "cpu_seconds", "cost"):
+            rows, whole = sum(row[column] for row in content["rows"]), content["total"][column]
+            assert abs(rows - whole) <= 0.01 * whole, f"{column}: rows {rows:g}, total {whole:g}"
+    with story.then("and the total is what the gateway has counted"):
+        eventually(apart, between(0, 0.01), **SETTLED)
+    story.note("Chargeback", httpx.get(url, params={"format": "csv"}, timeout=10, trust_env=False).text, "text/csv")

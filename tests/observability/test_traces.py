@@ -1,0 +1,101 @@
+"""One request, one trace: through both tiers, the sidecar and the model."""
+
+import uuid
+
+from fixtures.gateway import Gateway
+from fixtures.models import OwnModelFactory
+from fixtures.scenario import scenario
+from fixtures.story import Story
+from fixtures.tenants import Tenant
+from inferencebox.checks import Check, answered, that
+from inferencebox.probes.http import Call
+from inferencebox.probes.traces import Jaeger, Span
+from inferencebox.waiting import Timeouts, eventually
+
+TIER_1 = "ai-inference-gateway.ai-gateway"
+TIER_2 = "istio-ingressgateway.istio-system"
+
+
+def in_a_trace(call: Call) -> tuple[str, Call]:
+    """A call that brings a trace of its own, as a client with tracing does."""
+    trace = uuid.uuid4().hex
+    return trace, call.adding(("traceparent", f"00-{trace}-{uuid.uuid4().hex[:16]}-01"))
+
+
+def made_by(*services: str) -> Check:
+    return that(f"spans of {', '.join(services)}", lambda seen: set(services) <= {span.service for span in seen})
+
+
+@scenario(
+    "OBS-10",
+    needs=("jaeger", "gateway", "mesh", "models"),
+    sabotage="traces.mesh-silent",
+    seconds=8,
+)
+def test_one_trace_spans_both_tiers_the_sidecar_and_the_model(
+    gateway: Gateway, tenant_a: Tenant, traces: Jaeger, story: Story
+) -> None:
+    """A request's trace, begun by the client, has tier 1, tier 2, the sidecar and the model in it, in that order."""
+    trace, call = in_a_trace(gateway.predict(tenant_a.model, tenant_a.token))
+    workload = f"{tenant_a.model.name}.{tenant_a.name}"
+    with story.when("a client asks, and brings the beginning of a trace"):
+        seen = eventually(call, answered(200))
+    with story.then("all four have spans in that trace"):
+        spans = eventually(
+            traces.trace(trace),
+            made_by(TIER_1, TIER_2, workload) & that("the model's own span", lambda seen: own_span(seen, workload)),
+            within=Timeouts.current().trace,
+            every=0.5,
+        )
+    with story.then("each hangs on the one before it"):
+        model = own_span(spans, workload)[0]
+        way = ancestry(model, {span.id: span for span in spans})
+        assert list(dict.fromkeys(way)) == [TIER_1, TIER_2, workload], f"the model's span hangs on {way}"
+        assert model.tags["guid:x-request-id"] == seen.request_id
+    with story.then("and the sidecar and the model are two of them"):
+        own = [span for span in spans if span.service == workload]
+        assert len(own) >= 2, f"{workload} has {len(own)} spans, wanted its sidecar's and its own"
+
+
+def own_span(spans: list[Span], service: str) -> list[Span]:
+    """What the model itself says; its sidecar, under the same name, says it of a host."""
+    return [span for span in spans if span.service == service and span.name.startswith("/")]
+
+
+def ancestry(span: Span, by_id: dict[str, Span]) -> list[str]:
+    """The services from the beginning of the trace to this span."""
+    way = [span.service]
+    while span.parent in by_id:
+        span = by_id[span.parent]
+        way.insert(0, span.service)
+    return way
+
+
+@scenario("OBS-11", needs=("jaeger", "gateway", "mesh"), sabotage="traces.mesh-silent", seconds=10)
+def test_a_slow_and_a_failed_request_show_in_their_spans(
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, traces: Jaeger, story: Story
+) -> None:
+    """The spans of a slow request are as long as it was, those of a failed one say so; an ordinary one is neither."""
+    model = own_model("tenant-a")
+    ask = gateway.predict(model, tenant_a.token)
+    cases = {
+        "slow": ask.adding(("x-stub-delay-ms", "700")),
+        "failed": ask.adding(("x-stub-status", "501")),
+        "ordinary": ask,
+    }
+    found = {}
+    for name, call in cases.items():
+        trace, traced = in_a_trace(call)
+        with story.when(f"a request is {name}"):
+            eventually(traced, answered(501 if name == "failed" else 200))
+        everybody = made_by(TIER_1, TIER_2, f"{model.name}.tenant-a")
+        spans = eventually(traces.trace(trace), everybody, within=Timeouts.current().trace, every=0.5)
+        found[name] = {span.service: span for span in spans}
+    for service in (TIER_1, TIER_2, f"{model.name}.tenant-a"):
+        with story.then(f"the spans of {service} show which was which"):
+            slow, failed, ordinary = (found[name][service] for name in cases)
+            assert slow.milliseconds >= 690, f"slow took {slow.milliseconds} ms"
+            assert failed.failed, f"no error in the failed one: {failed.tags}"
+            assert str(failed.tags.get("http.status_code")) == "501", f"failed: {failed.tags}"
+            assert ordinary.milliseconds < 690, f"ordinary took {ordinary.milliseconds} ms"
+            assert not ordinary.failed, f"an error in the ordinary one: {ordinary.tags}"
