@@ -23,6 +23,7 @@ DOCUMENTS = (
     "docs/providers.md",
     "docs/releases.md",
     "docs/results.md",
+    "docs/telemetry.md",
     "docs/writing-a-scenario.md",
     "manifests/README.md",
 )
