@@ -50,12 +50,13 @@ def proxy(provider: str, values: Mapping[str, str]) -> list[Document]:
     """How tier 1's proxy runs with this provider; `values` are those of its `proxy.yaml`."""
     (place,) = load(manifests_dir() / "providers" / provider / "proxy.yaml", values)
     told = {"provider": json.dumps(place["provider"]), "access_log": place["access_log"]}
-    (found,) = load(manifests_dir() / "gateway" / "proxy", told)
-    if "bootstrap" in place:
-        found["spec"]["bootstrap"] = place["bootstrap"]
-    if "tracing" in place:
-        found["spec"]["telemetry"]["tracing"] = place["tracing"]
-    return [found]
+    documents = load(manifests_dir() / "gateway" / "proxy", told)
+    for spec in (document["spec"] for document in documents if document["kind"] == "EnvoyProxy"):
+        if "bootstrap" in place:
+            spec["bootstrap"] = place["bootstrap"]
+        if "tracing" in place:
+            spec["telemetry"]["tracing"] = place["tracing"]
+    return documents
 
 
 def mesh_access_log() -> str:
