@@ -64,6 +64,17 @@ def mesh_access_log() -> str:
     return json.dumps(_data(manifests_dir() / "mesh" / "logs" / "access-log.yaml"))
 
 
+def telemetry_namespace() -> list[Document]:
+    """Where telemetry is; there on every platform, since policies speak of it."""
+    return load(manifests_dir() / "observability" / "namespace.yaml")
+
+
+def telemetry() -> list[Document]:
+    """Who may reach telemetry, and the tenants' doors to it."""
+    folder = manifests_dir() / "observability"
+    return [*load(folder / "access.yaml"), *load(folder / "viewers.yaml")]
+
+
 def model(tenant: str, name: str, api: str = "kserve", serverless: bool = False) -> list[Document]:
     """Service, mesh rules and routes of one model.
 

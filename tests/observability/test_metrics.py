@@ -259,10 +259,12 @@ def test_the_chargeback_report_sums_to_what_the_platform_counted(
 ) -> None:
     """The report's rows sum to its total, and its total is what the gateway counted, within 1 %."""
     url = f"{platform.endpoint('chargeback').url}/report"
-    with story.given("requests of every tenant"):
+    asked = metrics.growth('ai_model_requests_total{tenant!="", model!="", response_code="200"}')
+    with story.given("requests of every tenant, all of them counted"):
         for tenant in tenants:
             body = {} if tenant.name == "tenant-a" else {"json": {"instances": [[0.0] * 64]}}
             burst(gateway.predict(tenant.model, tenant.token, **body), 20, parallel=4)
+        eventually(asked, that("60 or more", lambda seen: seen.total >= 60), **SETTLED)
 
     def report() -> dict[str, Any]:
         return dict(httpx.get(url, timeout=10, trust_env=False).raise_for_status().json())
