@@ -128,7 +128,10 @@ def batches(limits_name: str, serverless: bool = False) -> list[list[Document]]:
     shared = [*load(root / "mesh"), *load(root / "models" / "platform.yaml")]
     shared += [document for document in management if document["kind"] != "Namespace"]
     return [
-        [document for document in [*gateway, *management] if document["kind"] == "Namespace"],
+        [
+            *telemetry_namespace(),
+            *(document for document in [*gateway, *management] if document["kind"] == "Namespace"),
+        ],
         [
             *(document for document in gateway if document["kind"] != "Namespace"),
             *traffic("traffic", [GATEWAY_TARGET], values),

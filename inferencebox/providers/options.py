@@ -20,6 +20,7 @@ class KindOptions:
     kind: Path | None = None
     kubectl: Path | None = None
 
+
 TELEMETRY = ("prometheus", "alertmanager", "jaeger", "chargeback", "telemetry.tenants")
 """The capabilities that a platform has only if it was brought up with telemetry."""
 

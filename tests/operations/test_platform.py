@@ -176,6 +176,7 @@ def test_the_manifests_are_right_and_pinned(kube, story):
     values = {"state": "/tmp", "envoy_version": "1.38.3", "envoy_image": "envoy:v1.38.3"}
     documents += [document for place in ("local", "kubernetes") for document in policies.proxy(place, values)]
     documents += load(manifests_dir() / "management" / "crds")
+    documents += policies.telemetry()
     with story.then(f"the API server takes all {len(documents)} objects, field by field, without storing them"):
         refusals = [f"{reply.asked}: {reply}" for reply in kube.apply(documents, dry_run=True) if not reply.ok]
         assert not refusals, refusals[0]
@@ -186,7 +187,17 @@ def test_the_manifests_are_right_and_pinned(kube, story):
         assert reply.cause == "schema", f"a misspelt field got {reply}"
     with story.then("every file of the folder is one of those objects, or data that is read with them"):
         found = {path.relative_to(manifests_dir()).parts[0] for path in manifests_dir().rglob("*.yaml")}
-        known = {"gateway", "layers", "management", "mesh", "models", "tenants", "providers", "releases"}
+        known = {
+            "gateway",
+            "layers",
+            "management",
+            "mesh",
+            "models",
+            "observability",
+            "tenants",
+            "providers",
+            "releases",
+        }
         known |= {"images.yaml", "known-gaps.yaml"}
         assert not found - known, f"nobody applies {', '.join(sorted(found - known))}"
     with story.then("no image and no pin of a release is loose"):

@@ -13,6 +13,7 @@ from string import Template
 
 import yaml
 
+from inferencebox import policies
 from inferencebox.manifests import Document, load
 from inferencebox.paths import manifests_dir
 from inferencebox.pki import Certificate
@@ -71,15 +72,9 @@ def pod_of(component: str) -> str:
     return SINK if component == SINK else pod_name(workload())
 
 
-def namespace() -> list[Document]:
-    return load(manifests_dir() / "observability" / "namespace.yaml")
-
-
 def objects() -> list[Document]:
     """Services of telemetry, and who may reach them which way."""
-    shared = manifests_dir() / "observability"
-    own = manifests_dir() / "providers" / "local" / "telemetry.yaml"
-    return [*load(own), *load(shared / "access.yaml"), *load(shared / "viewers.yaml")]
+    return [*load(manifests_dir() / "providers" / "local" / "telemetry.yaml"), *policies.telemetry()]
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class Ascent:
 
     def apply_base(self) -> None:
         spaces = [objects.namespace(name) for name in (*objects.SYSTEM_NAMESPACES, policies.GATEWAY_NAMESPACE)]
-        spaces += telemetry.namespace() if self.options.telemetry else []
+        spaces += policies.telemetry_namespace()
         self.kubectl.apply([*spaces, *policies.tenant_namespaces()])
         authority = Authority.create("inferencebox edge")
         edge = authority.issue("gateway", hosts=("127.0.0.1", *policies.edge_names()))
