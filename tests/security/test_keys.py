@@ -142,6 +142,7 @@ def key_server(platform: Platform, tmp_path: Path) -> Iterator[KeyServer]:
     spec = WorkloadSpec("default", name, name, program="jwt-server", mesh=False, env={"JWT_SERVER_KEYS": str(keys)})
     workloads = platform.add_workloads([spec])
     yield KeyServer(platform, workloads[0], keys, tmp_path)
+    platform.run_in(workloads[0], ["rm", "-rf", str(keys)])
     platform.remove_workloads(workloads)
 
 
