@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from inferencebox.errors import SetupProblem
+from inferencebox.polling import poll
 from inferencebox.providers.kind import engine
 from inferencebox.release import DEFAULT_RELEASE, Release
 
@@ -115,7 +116,7 @@ def test_down_ends_our_own_daemon() -> None:
     program = "import sys, time; time.sleep(60)"
     daemon = subprocess.Popen([sys.executable, "-c", program, f"--data-root={engine.home() / 'data'}"])
     (engine.home() / "dockerd.pid").write_text(str(daemon.pid))
-    assert engine.own_pid() == daemon.pid
+    assert poll(engine.own_pid, 5) == daemon.pid, "a process has its command line a moment after it has begun"
     threading.Thread(target=daemon.wait).start()  # we are its parent here, and a zombie would count as running
     assert engine.down() is True
     assert daemon.poll() is not None

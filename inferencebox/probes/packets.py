@@ -21,6 +21,8 @@ from inferencebox.platform import Platform
 from inferencebox.probes import sniffer
 
 PROGRAM = Path(sniffer.__file__)
+LAST_WORDS_SECONDS = 5.0
+"""A capture that fails says why and ends; so long it may take."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Capture:
         return self.platform.run_beside(["python3", "-", *words], stdin=PROGRAM.read_bytes(), timeout=timeout)
 
     def _failed(self) -> SetupProblem:
+        self._thread.join(LAST_WORDS_SECONDS)
         said = self._done.stderr.decode("utf-8", "replace").strip().splitlines() if self._done else []
         why = said[-1] if said else self._problem or "it ended before its time"
         return SetupProblem(
