@@ -177,7 +177,11 @@ def test_no_alert_without_a_reason(
     ):
         mine = (model.name, gone.name)
         consistently(
-            lambda: [each.name for each in metrics.alerts(drill="true") if each.labels.get("model") in mine],
+            lambda: [
+                each.name
+                for each in metrics.alerts(drill="true")
+                if each.state == "firing" and each.labels.get("model") in mine
+            ],
             equals([]),
             seconds=40,
             every=2,
