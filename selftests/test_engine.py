@@ -117,6 +117,8 @@ def test_down_ends_our_own_daemon() -> None:
     daemon = subprocess.Popen([sys.executable, "-c", program, f"--data-root={engine.home() / 'data'}"])
     (engine.home() / "dockerd.pid").write_text(str(daemon.pid))
     assert poll(engine.own_pid, 5) == daemon.pid, "a process has its command line a moment after it has begun"
-    threading.Thread(target=daemon.wait).start()  # we are its parent here, and a zombie would count as running
+    waiter = threading.Thread(target=daemon.wait)  # we are its parent here, and a zombie would count as running
+    waiter.start()
     assert engine.down() is True
+    waiter.join(5)
     assert daemon.poll() is not None

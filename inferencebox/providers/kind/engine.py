@@ -14,6 +14,7 @@ from pathlib import Path
 from inferencebox import programs
 from inferencebox.errors import SetupProblem
 from inferencebox.paths import cache_dir
+from inferencebox.polling import poll
 from inferencebox.programs import Progress
 from inferencebox.release import Release
 
@@ -119,11 +120,8 @@ def down() -> bool:
         _pid_file().unlink(missing_ok=True)
         return False
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while own_pid() is not None:
-        if time.monotonic() > deadline:
-            raise SetupProblem(f"dockerd (pid {pid}) still runs after {STOP_SECONDS} s", f"kill -9 {pid}")
-        time.sleep(POLL_SECONDS)
+    if not poll(lambda: own_pid() is None, STOP_SECONDS, POLL_SECONDS):
+        raise SetupProblem(f"dockerd (pid {pid}) still runs after {STOP_SECONDS} s", f"kill -9 {pid}")
     return True
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +20,7 @@ from inferencebox.images.sources import PulledImages
 from inferencebox.images.tree import Tree
 from inferencebox.images.workshop import Workshop
 from inferencebox.paths import manifests_dir
+from inferencebox.polling import poll
 from inferencebox.programs import Progress, apt
 from inferencebox.programs.commands import CommandFailed, Commands
 from inferencebox.programs.errors import Unavailable
@@ -324,12 +324,10 @@ def _running(containerd: Path, store: Path, work: Path) -> Iterator[Path]:
     with (work / "log").open("wb") as log:
         daemon = subprocess.Popen([containerd, "--config", config], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + CONTAINERD_SECONDS
-        while not _answers(containerd, socket):
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                said = (work / "log").read_text(errors="replace").splitlines()[-1:]
-                raise Unavailable(f"containerd does not start ({' '.join(said)})", "run this again")
-            time.sleep(0.1)
+        poll(lambda: _answers(containerd, socket) or daemon.poll() is not None, CONTAINERD_SECONDS, every=0.1)
+        if daemon.poll() is not None or not _answers(containerd, socket):
+            said = (work / "log").read_text(errors="replace").splitlines()[-1:]
+            raise Unavailable(f"containerd does not start ({' '.join(said)})", "run this again")
         yield socket
     finally:
         daemon.terminate()

@@ -1,32 +1,12 @@
 """What a platform on a cluster can show, and why it can't show the rest."""
 
+from inferencebox.providers.capabilities import EVERYWHERE
+
 NOT_BUILT = "not part of the platform on Kubernetes yet"
 
 CAPABILITIES: dict[str, str | None] = {
-    "gateway": None,
-    "gateway.jwt": None,
-    "gateway.tls": None,
-    "gateway.cors": None,
-    "gateway.retries": None,
-    "gateway.breaker": None,
+    **EVERYWHERE,
     "gateway.survives-controller": None,
-    "ai-gateway": None,
-    "ratelimit": None,
-    "mesh": None,
-    "mesh.mtls": None,
-    "mesh.authz": None,
-    "mesh.traffic": None,
-    "mesh.locality": None,
-    "workloads": None,
-    "models": None,
-    "packets": None,
-    "kubernetes": None,
-    "kubernetes.rbac": None,
-    "kubernetes.quota": None,
-    "kubernetes.scheduler": None,
-    "outages": None,
-    "logs": None,
-    "processes": None,
     "pods": None,
     "autoscaling": None,
     "networkpolicy": None,
@@ -39,5 +19,4 @@ CAPABILITIES: dict[str, str | None] = {
     "kiali": NOT_BUILT,
     "loki": NOT_BUILT,
     "management": "the management service has no Deployment on clusters yet",
-    "kserve.api": None,
 }

@@ -1,5 +1,7 @@
 """What the local platform can show, and why it can't show the rest."""
 
+from inferencebox.providers.capabilities import EVERYWHERE
+
 NO_KUBELET = "no kubelet on the local provider: no pod ever runs (use --provider kind)"
 NO_KNATIVE = "Knative and KServe controllers need running pods (use --provider kind)"
 NOT_ON_MIRRORS = "cannot be had from package mirrors (its Go module is refused): use a provider with a registry"
@@ -11,30 +13,8 @@ ONE_PROCESS_TREE = (
 )
 
 CAPABILITIES: dict[str, str | None] = {
-    "gateway": None,
-    "gateway.jwt": None,
-    "gateway.tls": None,
-    "gateway.cors": None,
-    "gateway.retries": None,
-    "gateway.breaker": None,
+    **EVERYWHERE,
     "gateway.survives-controller": ONE_PROCESS_TREE,
-    "ai-gateway": None,
-    "ratelimit": None,
-    "mesh": None,
-    "mesh.mtls": None,
-    "mesh.authz": None,
-    "mesh.traffic": None,
-    "mesh.locality": None,
-    "workloads": None,
-    "models": None,
-    "packets": None,
-    "kubernetes": None,
-    "kubernetes.rbac": None,
-    "kubernetes.quota": None,
-    "kubernetes.scheduler": None,
-    "outages": None,
-    "logs": None,
-    "processes": None,
     "pods": NO_KUBELET,
     "autoscaling": NO_KNATIVE,
     "networkpolicy": NO_KUBELET,
@@ -44,5 +24,4 @@ CAPABILITIES: dict[str, str | None] = {
     "kiali": f"Kiali {NOT_ON_MIRRORS}",
     "loki": "Loki 3.7.8 builds (six minutes of CPU), but nothing of the local platform runs it yet",
     "management": None,
-    "kserve.api": None,
 }
