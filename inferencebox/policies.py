@@ -35,9 +35,16 @@ def limits(name: str) -> dict[str, str]:
 
 
 def tenant_namespaces() -> list[Document]:
-    """The tenants' namespaces: first of all, since everything else is in them."""
+    """The tenants' namespaces."""
     path = manifests_dir() / "tenants" / "tenant" / "namespace.yaml"
     return [document for tenant in tenants() for document in load(path, tenant)]
+
+
+def part_namespaces() -> list[Document]:
+    """Namespaces of the platform's parts that policies speak of: there on every platform, whatever of it runs."""
+    root = manifests_dir()
+    files = [root / "gateway" / "namespaces.yaml", root / "management" / "namespace.yaml"]
+    return [document for file in [*files, root / "observability" / "namespace.yaml"] for document in load(file)]
 
 
 def traffic(name: str, targets: Sequence[Mapping[str, str]], values: Mapping[str, str]) -> list[Document]:
@@ -62,11 +69,6 @@ def proxy(provider: str, values: Mapping[str, str]) -> list[Document]:
 def mesh_access_log() -> str:
     """What the mesh's proxies write down of each request: Istio's `accessLogFormat`."""
     return json.dumps(_data(manifests_dir() / "mesh" / "logs" / "access-log.yaml"))
-
-
-def telemetry_namespace() -> list[Document]:
-    """Where telemetry is; there on every platform, since policies speak of it."""
-    return load(manifests_dir() / "observability" / "namespace.yaml")
 
 
 def telemetry() -> list[Document]:
@@ -124,19 +126,14 @@ def batches(limits_name: str, serverless: bool = False) -> list[list[Document]]:
     per_model = [
         document for each in models() for document in model(each["tenant"], each["model"], each["api"], serverless)
     ]
-    management = load(root / "management")
-    shared = [*load(root / "mesh"), *load(root / "models" / "platform.yaml")]
-    shared += [document for document in management if document["kind"] != "Namespace"]
+    management = [document for document in load(root / "management") if document["kind"] != "Namespace"]
     return [
-        [
-            *telemetry_namespace(),
-            *(document for document in [*gateway, *management] if document["kind"] == "Namespace"),
-        ],
+        part_namespaces(),
         [
             *(document for document in gateway if document["kind"] != "Namespace"),
             *traffic("traffic", [GATEWAY_TARGET], values),
         ],
-        [*per_tenant, *shared],
+        [*per_tenant, *load(root / "mesh"), *load(root / "models" / "platform.yaml"), *management],
         per_model,
     ]
 

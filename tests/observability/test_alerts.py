@@ -112,12 +112,12 @@ def test_both_rules_are_loaded_as_promised(metrics: Prometheus, story: Story) ->
 @scenario("ALR-02", needs=NEEDS, sabotage=("alerts.threshold-raised", "alerts.recording-lost"), seconds=110)
 def test_a_slow_model_raises_a_warning_and_an_all_clear(
     own_iris: OwnIris, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, sinks: Sinks,
-    drill: Callable[[str], None], story: Story,
+    drill: Callable[[], None], story: Story,
 ) -> None:  # fmt: skip
     """A model that takes 1.5 s raises HighInferenceLatency as a warning, and an all-clear when it is quick again."""
     model = own_iris("own-slow")
     ask = gateway.predict(model, tenant_a.token)
-    drill("inference.rules")
+    drill()
     course = Course(metrics, "HighInferenceLatency", model.name)
     with asked(ask):
         with story.when("the model takes 1.5 s for each prediction"):
@@ -135,11 +135,11 @@ def test_a_slow_model_raises_a_warning_and_an_all_clear(
 
 @scenario("ALR-03", needs=NEEDS, sabotage=("alerts.model-down-lost", "alerts.route-cut"), seconds=70)
 def test_a_model_without_metrics_is_reported_as_down(
-    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[str], None], story: Story
+    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[], None], story: Story
 ) -> None:
     """A replica that is alive but cannot be scraped raises ModelDown, critical, and an all-clear afterwards."""
     model = own_iris("own-mute")
-    drill("inference.rules")
+    drill()
     eventually(
         metrics.ask(f'up{{job="kserve-model", model="{model.name}"}} == 1'), some(), within=Timeouts.current().metric
     )
@@ -160,11 +160,11 @@ def test_a_model_without_metrics_is_reported_as_down(
 @scenario("ALR-04", needs=NEEDS, sabotage="alerts.threshold-zero", seconds=60)
 def test_no_alert_without_a_reason(
     own_iris: OwnIris, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus,
-    drill: Callable[[str], None], story: Story,
+    drill: Callable[[], None], story: Story,
 ) -> None:  # fmt: skip
     """A model without replicas is not down, and 0.2 s are not slow."""
     model, gone = own_iris("own-brisk"), own_iris("own-gone")
-    drill("inference.rules")
+    drill()
     up = metrics.ask(f'up{{job="kserve-model", model="{gone.name}"}}')
     with story.given("both are watched"):
         eventually(up, some(), within=Timeouts.current().metric)
@@ -193,7 +193,7 @@ def test_no_alert_without_a_reason(
 
 @scenario("ALR-05", needs=NEEDS, sabotage="alerts.route-cut", seconds=60)
 def test_slack_is_told_name_severity_and_summary(
-    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[str], None], story: Story
+    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[], None], story: Story
 ) -> None:
     """Slack is told which alert it is, how severe and about what, and when it is over."""
     says_what_it_should("slack", "own-slack", own_iris, metrics, sinks, drill, story)
@@ -201,7 +201,7 @@ def test_slack_is_told_name_severity_and_summary(
 
 @scenario("ALR-06", needs=NEEDS, sabotage="alerts.mail-cut", seconds=60)
 def test_the_mailbox_is_told_the_same(
-    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[str], None], story: Story
+    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[], None], story: Story
 ) -> None:
     """The platform team's mailbox is told which alert it is, how severe and about what, and when it is over."""
     says_what_it_should("email", "own-mail", own_iris, metrics, sinks, drill, story)
@@ -209,10 +209,10 @@ def test_the_mailbox_is_told_the_same(
 
 def says_what_it_should(
     channel: str, name: str, own_iris: OwnIris, metrics: Prometheus, sinks: Sinks,
-    drill: Callable[[str], None], story: Story,
+    drill: Callable[[], None], story: Story,
 ) -> None:  # fmt: skip
     model = own_iris(name)
-    drill("inference.rules")
+    drill()
     up = metrics.ask(f'up{{job="kserve-model", model="{model.name}"}} == 1')
     eventually(up, some(), within=Timeouts.current().metric)
     course = Course(metrics, "ModelDown", model.name)
@@ -232,11 +232,11 @@ def says_what_it_should(
 
 @scenario("ALR-07", needs=NEEDS, sabotage="alerts.ungrouped", seconds=70)
 def test_two_replicas_and_a_repetition_are_one_message(
-    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[str], None], story: Story
+    own_iris: OwnIris, metrics: Prometheus, sinks: Sinks, drill: Callable[[], None], story: Story
 ) -> None:
     """Two replicas of one model that are down are one message, and going on being down is none."""
     model = own_iris("own-pair", replicas=2)
-    drill("inference.rules")
+    drill()
     up = metrics.ask(f'up{{job="kserve-model", model="{model.name}"}} == 1')
     eventually(up, some(2), within=Timeouts.current().metric)
     course = Course(metrics, "ModelDown", model.name)
@@ -260,13 +260,12 @@ def test_two_replicas_and_a_repetition_are_one_message(
 @scenario("ALR-08", needs=(*NEEDS, "gateway"), sabotage="metrics.tier-1-uncounted", seconds=100)
 def test_a_broken_sla_alerts_by_itself(
     own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, sinks: Sinks,
-    drill: Callable[[str], None], story: Story,
+    drill: Callable[[], None], story: Story,
 ) -> None:  # fmt: skip
     """A model that fails requests breaks its SLA, and the platform's people are told without anybody asking."""
     model = own_model("tenant-a")
     good = gateway.predict(model, tenant_a.token)
-    for group in ("inference.recording", "sla.rules"):
-        drill(group)
+    drill()
     course = Course(metrics, "SLABreach", model.name)
     failing = threading.Event()
 

@@ -55,7 +55,7 @@ class Makers:
 
     def _namespaces(self) -> list[Document]:
         system = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in SYSTEM_NAMESPACES]
-        return [*system, *load(manifests_dir() / "gateway" / "namespaces.yaml"), *policies.tenant_namespaces()]
+        return [*system, *policies.part_namespaces(), *policies.tenant_namespaces()]
 
     def _policies(self) -> list[Document]:
         values = {"envoy_image": self.image("envoy")}

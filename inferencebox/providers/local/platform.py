@@ -203,6 +203,8 @@ class LocalPlatform(Platform):
         file = self._telemetry.rules / f"{name}.yaml"
         if content is None:
             file.unlink(missing_ok=True)
+        elif file.exists() and file.read_text() == content:
+            return
         else:
             file.write_text(content)
         reply = httpx.post(f"{self.endpoint('prometheus').url}/-/reload", timeout=30, trust_env=False)

@@ -246,9 +246,8 @@ class Ascent:
         self.supervisor.start(*(program.name for program in programs if program.name not in later))
 
     def apply_base(self) -> None:
-        spaces = [objects.namespace(name) for name in (*objects.SYSTEM_NAMESPACES, policies.GATEWAY_NAMESPACE)]
-        spaces += policies.telemetry_namespace()
-        self.kubectl.apply([*spaces, *policies.tenant_namespaces()])
+        system = [objects.namespace(name) for name in objects.SYSTEM_NAMESPACES]
+        self.kubectl.apply([*system, *policies.part_namespaces(), *policies.tenant_namespaces()])
         authority = Authority.create("inferencebox edge")
         edge = authority.issue("gateway", hosts=("127.0.0.1", *policies.edge_names()))
         (self.state / "edge-ca.crt").write_bytes(authority.pair.certificate)
