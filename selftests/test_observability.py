@@ -71,15 +71,31 @@ def test_a_drill_divides_durations_and_changes_nothing_else() -> None:
         "labels": {"severity": "warning"},
         "annotations": {"summary": "s"},
     }
-    assert quickened([rule], factor=12) == [
+    assert quickened([rule], factor=6) == [
         {
             "alert": "HighInferenceLatency",
-            "expr": "histogram_quantile(0.95, rate(x_bucket[25s])) > 1",
-            "for": "10s",
+            "expr": "histogram_quantile(0.95, rate(x_bucket[50s])) > 1",
+            "for": "20s",
             "labels": {"severity": "warning", "drill": "true"},
             "annotations": {"summary": "s"},
         }
     ]
+
+
+def test_a_drill_does_not_raise_an_alert_for_what_starts_or_goes() -> None:
+    rule = {
+        "type": "alerting",
+        "name": "ModelDown",
+        "query": "up == 0",
+        "duration": 60,
+        "labels": {},
+        "annotations": {},
+    }
+    assert quickened([rule], factor=12)[0]["for"] == "15s"
+
+
+def test_a_drill_leaves_recorded_series_without_a_duration_alone() -> None:
+    assert quickened([{"type": "recording", "name": "renamed", "query": "original"}]) == []
 
 
 def test_the_configuration_that_local_makes_is_valid(promtool: Path, tmp_path: Path) -> None:

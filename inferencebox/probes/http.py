@@ -35,6 +35,8 @@ from inferencebox.platform import Endpoint, Platform, Workload
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 KEEPALIVE_SECONDS = 4.0
+KEPT_CONNECTIONS = 8
+"""Of each thread, to each kind of entrance."""
 REFUSED_BY = "x-refused-by"
 READ_LIMIT = 64 * 1024 * 1024
 
@@ -332,8 +334,19 @@ def _reply_facts(seen: Observation) -> dict[str, object]:
 
 # --- sending from this process --------------------------------------------------------------------------------------
 
-_pools: dict[object, httpcore.ConnectionPool] = {}
-_pools_lock = threading.Lock()
+
+class _Pools(threading.local):
+    """Connections that are kept, each thread's own.
+
+    A pool that hundreds of threads share looks through all of its connections under one lock, which would count as the
+    platform's time, and closes them under others' hands.
+    """
+
+    def __init__(self) -> None:
+        self.by_key: dict[object, httpcore.ConnectionPool] = {}
+
+
+_pools = _Pools()
 
 
 @lru_cache(maxsize=64)
@@ -366,18 +379,17 @@ def _new_pool(context: ssl.SSLContext | None, keep: int) -> httpcore.ConnectionP
     )
 
 
-def _shared_pool(call: Call) -> httpcore.ConnectionPool:
+def _own_pool(call: Call) -> httpcore.ConnectionPool:
     context = _context_of(call)
     key = (context, call.sni)
-    with _pools_lock:
-        if key not in _pools:
-            _pools[key] = _new_pool(context, keep=64)
-        return _pools[key]
+    if key not in _pools.by_key:
+        _pools.by_key[key] = _new_pool(context, keep=KEPT_CONNECTIONS)
+    return _pools.by_key[key]
 
 
 def _exchange(call: Call, request_id: str) -> Observation:
     if not call.fresh:
-        return _exchange_over(_shared_pool(call), call, request_id)
+        return _exchange_over(_own_pool(call), call, request_id)
     with _new_pool(_context_of(call), keep=0) as pool:
         return _exchange_over(pool, call, request_id)
 

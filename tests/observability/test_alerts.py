@@ -1,6 +1,6 @@
 """Alert round trips: a fault, the alert pending, firing with its labels, told to both sinks once, healed, told again.
 
-At full length a latency alert takes minutes, so the round trips use a drill: the shipped rules with every duration
+At full length a latency alert takes minutes, so the round trips use a drill: the shipped rules with their durations
 divided by twelve (fixtures/telemetry.py), nothing else changed. The shipped rules themselves are shown loaded (ALR-01)
 and are unit-tested at full length with promtool (selftests).
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import yaml
 
 from fixtures.gateway import Gateway
-from fixtures.models import OwnModelFactory
+from fixtures.models import OwnModel, OwnModelFactory
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.telemetry import Course, Notification, OwnIris, Sinks, is_state, some
@@ -28,7 +28,7 @@ from inferencebox.waiting import Timeouts, consistently, eventually
 NEEDS = ("prometheus", "alertmanager", "models")
 CHANNELS = ("slack", "email")
 FIRES_SECONDS = 90.0
-"""A twelfth of ALR-02's eight minutes is 40 s; twice that for a slow machine."""
+"""A twelfth of ALR-02's eight minutes is 40 s; twice that, and a little, for a slow machine."""
 
 
 @contextlib.contextmanager
@@ -51,6 +51,14 @@ def told_once(sinks: Sinks, course: Course, resolved: bool) -> Callable[[], dict
 def matching(sinks: Sinks, course: Course, channel: str, resolved: bool) -> list[Notification]:
     told = sinks.told(course.model, since=course.began, channel=channel, name=course.name)()
     return [each for each in told if each.resolved == resolved]
+
+
+def watched(model: OwnModel, metrics: Prometheus) -> Course:
+    """Each replica of a model is scraped, and nothing is said of it: what follows begins from there."""
+    up = metrics.ask(f'up{{job="kserve-model", model="{model.name}"}} == 1')
+    eventually(up, some(len(model.replicas)), within=Timeouts.current().metric)
+    eventually(Course(metrics, "ModelDown", model.name).state, is_state("inactive"), within=Timeouts.current().metric)
+    return Course(metrics, "ModelDown", model.name)
 
 
 def fired_and_told(course: Course, sinks: Sinks, story: Story, within: float = FIRES_SECONDS) -> None:
@@ -140,10 +148,7 @@ def test_a_model_without_metrics_is_reported_as_down(
     """A replica that is alive but cannot be scraped raises ModelDown, critical, and an all-clear afterwards."""
     model = own_iris("own-mute")
     drill()
-    eventually(
-        metrics.ask(f'up{{job="kserve-model", model="{model.name}"}} == 1'), some(), within=Timeouts.current().metric
-    )
-    course = Course(metrics, "ModelDown", model.name)
+    course = watched(model, metrics)
     with story.when("its metrics break while it goes on answering"):
         model.replicas[0].fault(metrics=0)
         course.mark("fault")
@@ -213,9 +218,7 @@ def says_what_it_should(
 ) -> None:  # fmt: skip
     model = own_iris(name)
     drill()
-    up = metrics.ask(f'up{{job="kserve-model", model="{model.name}"}} == 1')
-    eventually(up, some(), within=Timeouts.current().metric)
-    course = Course(metrics, "ModelDown", model.name)
+    course = watched(model, metrics)
     with story.when("a model cannot be scraped"):
         model.replicas[0].fault(metrics=0)
     for word, resolved in (("FIRING", False), ("RESOLVED", True)):
@@ -237,9 +240,7 @@ def test_two_replicas_and_a_repetition_are_one_message(
     """Two replicas of one model that are down are one message, and going on being down is none."""
     model = own_iris("own-pair", replicas=2)
     drill()
-    up = metrics.ask(f'up{{job="kserve-model", model="{model.name}"}} == 1')
-    eventually(up, some(2), within=Timeouts.current().metric)
-    course = Course(metrics, "ModelDown", model.name)
+    course = watched(model, metrics)
     with story.when("both replicas cannot be scraped"):
         for replica in model.replicas:
             replica.fault(metrics=0)
