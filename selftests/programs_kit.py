@@ -3,6 +3,7 @@
 import os
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -69,6 +70,13 @@ def release(path: Path, layers: str) -> Release:
     content = {"name": "test", "about": "a test", "toolchain": TOOLCHAIN}
     path.write_text(yaml.safe_dump({**content, "layers": yaml.safe_load(textwrap.dedent(layers))}))
     return Release.load(path)
+
+
+def tool_release(tmp_path: Path, **program: Any) -> Release:
+    """A release of one program, `ibox-test-tool`, with these fields of a program's entry."""
+    programs = {"ibox-test-tool": {"purpose": "a test", **program}}
+    layers = {"tools": {"version": "v1.2.3", "purpose": "a test", "programs": programs}}
+    return release(tmp_path / "r.yaml", yaml.safe_dump(layers))
 
 
 def provisioner(chosen: Release, cache: Path, again: bool = False) -> Provisioner:

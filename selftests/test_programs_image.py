@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_registry import Registry, layer, link, serving
-from programs_kit import get, release
+from programs_kit import get, tool_release
 
 from inferencebox.errors import SetupProblem
 from inferencebox.programs import registry as client
@@ -28,20 +28,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
 
 
 def image_release(tmp_path: Path, digest: str | None, path: str = "usr/bin/tool", check: str = "tool 1.2.3") -> Release:
-    written = f"'{digest}'" if digest else "null"
-    return release(
-        tmp_path / "r.yaml",
-        f"""
-    tools:
-      version: v1.2.3
-      purpose: a test
-      programs:
-        ibox-test-tool:
-          purpose: a test
-          version_check: {{pattern: '{check}'}}
-          image: {{reference: "registry.example.org/a/tool:v1.2.3", digest: {written}, path: {path}}}
-""",
-    )
+    image = {"reference": "registry.example.org/a/tool:v1.2.3", "digest": digest, "path": path}
+    return tool_release(tmp_path, version_check={"pattern": check}, image=image)
 
 
 def pull(tmp_path: Path, chosen: Release) -> Path:

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from programs_kit import get, release
+from programs_kit import get, release, tool_release
 
 from inferencebox.errors import SetupProblem
 from inferencebox.programs import apt, pypi
@@ -41,18 +41,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def wheel_release(tmp_path: Path, digest: str, requirement: str = "ibox-test-tool==1.2.3") -> Release:
-    return release(
-        tmp_path / "r.yaml",
-        f"""
-    tools:
-      version: v1.2.3
-      purpose: a test
-      programs:
-        ibox-test-tool:
-          purpose: a test
-          wheel: {{requirement: "{requirement}", sha256: ["{digest}"], path: tool/_bin/tool, publisher: us}}
-""",
-    )
+    wheel = {"requirement": requirement, "sha256": [digest], "path": "tool/_bin/tool", "publisher": "us"}
+    return tool_release(tmp_path, wheel=wheel)
 
 
 def sha256(path: Path) -> str:
