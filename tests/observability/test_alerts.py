@@ -18,7 +18,7 @@ from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.telemetry import Course, Notification, OwnIris, Sinks, is_state, some
 from fixtures.tenants import Tenant
-from inferencebox.checks import equals, that
+from inferencebox.checks import answered, equals, that
 from inferencebox.paths import manifests_dir
 from inferencebox.probes.http import Call
 from inferencebox.probes.prometheus import Prometheus
@@ -88,7 +88,9 @@ def resolved_and_told(course: Course, sinks: Sinks, story: Story, within: float 
 
 
 @scenario("ALR-01", needs=("prometheus", "models"), sabotage="alerts.threshold-raised", seconds=4)
-def test_both_rules_are_loaded_as_promised(metrics: Prometheus, story: Story) -> None:
+def test_both_rules_are_loaded_as_promised(
+    gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, story: Story
+) -> None:
     """HighInferenceLatency and ModelDown are loaded word by word, healthy, and what they look at exists."""
     shipped = yaml.safe_load((manifests_dir() / "observability" / "rules" / "inference.yaml").read_text())
     promised = {
@@ -108,7 +110,9 @@ def test_both_rules_are_loaded_as_promised(metrics: Prometheus, story: Story) ->
         assert {rule["health"] for rule in loaded.values()} == {"ok"}, (
             f"{[rule.get('lastError') for rule in loaded.values()]}"
         )
-    with story("and every selector in them matches series"):
+    with story.given("a model that has been asked something, for one that never was counts nothing"):
+        eventually(gateway.predict(tenant_a.model, tenant_a.token), answered(200))
+    with story("Every selector in them matches series"):
         for selector in (
             "request_predict_seconds_bucket",
             "kserve_request_duration_seconds_bucket",
