@@ -13,6 +13,7 @@ from rich.console import Console
 from inferencebox.commands import (
     build,
     bundle,
+    cache,
     compare,
     doctor,
     engine,
@@ -26,7 +27,7 @@ from inferencebox.commands import (
 from inferencebox.errors import SetupProblem
 
 ENVIRONMENT_FAULT = 2
-COMMANDS = (platform, run, sabotage, nightly, report, compare, build, bundle, engine, doctor, releases)
+COMMANDS = (platform, run, sabotage, nightly, report, compare, build, cache, bundle, engine, doctor, releases)
 
 app = typer.Typer(
     name="ibox",

@@ -88,3 +88,14 @@ def test_every_complaint_of_the_doctor_has_a_fix(monkeypatch: pytest.MonkeyPatch
     complaints = {entry.check: entry for entry in doctor.examine() if entry.state is not doctor.State.OK}
     assert {"user namespaces", "disk", "go", "curl", "npm"} <= set(complaints)
     assert all(entry.fix for entry in complaints.values())
+
+
+def test_the_cache_says_what_it_keeps_and_forgets_what_is_not_used(tmp_path: Path) -> None:
+    manifest = tmp_path / "store" / "tool" / "k" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    assert "1 kept" in ibox("cache", "show", IBOX_CACHE=str(tmp_path)).stdout
+    assert "0 removed" in ibox("cache", "prune", IBOX_CACHE=str(tmp_path)).stdout
+    os.utime(manifest, (0, 0))
+    assert "tool/k" in ibox("cache", "prune", IBOX_CACHE=str(tmp_path)).stdout
+    assert not manifest.exists()

@@ -1,5 +1,6 @@
 """The cache: whole or not at all, verified, shared by runs."""
 
+import os
 import shutil
 import threading
 import time
@@ -135,3 +136,23 @@ def test_two_runs_take_turns(store: Store) -> None:
 def test_a_key_depends_on_every_part_and_not_on_their_order() -> None:
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
     assert key_of({"a": 1, "b": 2}) != key_of({"a": 1, "b": 3})
+
+
+def test_what_was_not_used_for_longest_comes_first(store: Store) -> None:
+    for key in ("first", "second"):
+        put(store, key)
+        manifest = store.root / "store" / "tool" / key / "manifest.json"
+        os.utime(manifest, (1000, manifest.stat().st_mtime))
+    assert store.find("tool", "first")
+    assert [(each.key, time.time() - each.used < 60) for each in store.kept()] == [("second", False), ("first", True)]
+
+
+def test_what_is_forgotten_is_gone_and_nothing_else(store: Store) -> None:
+    put(store, "old")
+    put(store, "new")
+    (old,) = [each for each in store.kept() if each.key == "old"]
+    assert store.size_of(old) > len("hello")
+    store.forget(old)
+    assert store.find("tool", "old") is None
+    assert store.find("tool", "new")
+    assert not list((store.root / "work").iterdir())

@@ -1,10 +1,12 @@
 """The cache of programs by content: published whole or not at all, verified on use, safe for two runs at once."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -51,6 +53,15 @@ class Facts:
     made_with: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """An entry of the cache, and when it was used last, seconds since 1970."""
+
+    name: str
+    key: str
+    used: float
+
+
 def key_of(recipe: Mapping[str, Any]) -> str:
     """The same key for the same recipe, whatever the order of its parts."""
     text = json.dumps(recipe, sort_keys=True, default=str)
@@ -84,7 +95,23 @@ class Store:
                 f"{name} in the cache is not what was put there: {damaged} of {home / FILES} has another checksum",
                 f"ibox build --again {name}",
             )
+        _mark_used(home)
         return Entry(home / FILES, manifest["facts"]["program"])
+
+    def kept(self) -> list[Kept]:
+        """Everything published, the one that was not used for longest first."""
+        homes = (self.root / "store").glob(f"*/*/{MANIFEST}")
+        found = [Kept(path.parent.parent.name, path.parent.name, path.stat().st_atime) for path in homes]
+        return sorted(found, key=lambda each: each.used)
+
+    def size_of(self, kept: Kept) -> int:
+        """Bytes of an entry's files; a file that several entries share counts in each."""
+        return sum(path.lstat().st_size for path in self._home(kept.name, kept.key).rglob("*") if not path.is_dir())
+
+    def forget(self, kept: Kept) -> None:
+        """Remove an entry, at once for whoever looks for it."""
+        with self.lock(kept.name, on_wait=lambda: None), self.workspace(kept.name, 0) as work:
+            self._home(kept.name, kept.key).rename(work / kept.key)
 
     def home_of(self, path: Path) -> Path:
         """The entry, manifest and all, that a path of this cache is in."""
@@ -197,6 +224,13 @@ class Store:
             f"the cache {self.root} cannot be written: {folder}: {error.strerror or error}",
             "make room there, or set IBOX_CACHE to a folder that you may write",
         )
+
+
+def _mark_used(home: Path) -> None:
+    """By the time of last access, which file systems themselves keep loosely or not at all."""
+    manifest = home / MANIFEST
+    with contextlib.suppress(OSError):  # a cache that others own can be used, too
+        os.utime(manifest, (time.time(), manifest.stat().st_mtime))
 
 
 def _read_manifest(home: Path) -> dict[str, Any] | None:
