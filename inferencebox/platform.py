@@ -158,6 +158,14 @@ class Platform(ABC):
     @abstractmethod
     def remove_workloads(self, workloads: Sequence[Workload]) -> None: ...
 
+    def container(self, program: str, arguments: Sequence[str] = ()) -> tuple[str, list[str]]:
+        """Image and command by which a program of ours (see `WorkloadSpec`) runs in a pod that somebody else makes.
+
+        Raises:
+            SetupProblem: the provider runs no pods.
+        """
+        raise SetupProblem(f"the provider {self.provider} runs no pods", "use --provider kind")
+
     @abstractmethod
     def stop(self, component: str) -> None:
         """Stop a component and keep it stopped (an outage)."""

@@ -68,6 +68,8 @@ class Timeouts:
     """ALR-03: fires within 2 min."""
     request: float = 60.0
     """SPEC 1.5: request timeout of the platform."""
+    first_ready: float = 120.0
+    """A new InferenceService (its revision, its routes, its first pod) is ready; no promise of its own."""
     ready: float = 60.0
     """A replica, a component or a Kubernetes condition becomes ready; no promise of its own."""
 

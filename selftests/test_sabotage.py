@@ -202,7 +202,8 @@ def test_a_sabotage_without_effect_is_no_kill(run_all):
 
 def test_a_platform_that_is_not_healed_is_brought_up_anew(run_all):
     suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
-    outcomes, opened, _ = run_all(suite, "quota.removed", problem="the quota is gone")
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"], "TEN-07": ["limit-range.removed"]})
+    outcomes, opened, _ = run_all(suite, "quota.removed", "limit-range.removed", problem="the quota is gone")
     assert outcomes["quota.removed"].word == "not healed"
     assert opened == ["fake"]
 

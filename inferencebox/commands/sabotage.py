@@ -26,6 +26,8 @@ EXAMPLES = """
 
   ibox sabotage --list                   what there is, what it breaks, who must notice
 
+  ibox sabotage --provider kind --instance default scaling.*    on the cluster that is up
+
   ibox sabotage --resume                 go on where an earlier run ended
 
 Exit code 0: every sabotage was noticed by all that promise it, by nobody else, and healed; 1: not; 2: the environment.
@@ -44,6 +46,7 @@ def sabotage(
     names: Names = None,
     show: Annotated[bool, typer.Option("--list", help="Say what there is and break nothing.")] = False,
     instance: Annotated[str, typer.Option(help="Name of the platform; used as it is if it is up.")] = "sabotage",
+    provider: Annotated[str, typer.Option(help="Who brings the platform up if it is not: local or kind.")] = "local",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running afterwards.")] = False,
     jobs: Annotated[int, typer.Option(help="Scenarios at the same time.")] = 2,
     reports: Annotated[Path | None, typer.Option(help="Where the kill matrix goes; default: reports/.")] = None,
@@ -56,7 +59,7 @@ def sabotage(
     folder = reports.absolute() if reports else project_root() / "reports"
     record = Record.resume(folder) if resume else Record(folder)
     terminal = Terminal(console)
-    runner = Runner(catalogue(), suite, record, terminal, instance)
+    runner = Runner(catalogue(), suite, record, terminal, instance, provider)
     if show:
         for each in chosen:
             noticed = " ".join(runner.expected(each.name)) or each.pending or "nobody"

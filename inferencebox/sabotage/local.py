@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MARK = "exec "
 """Where, in the script that supervisord runs, the program itself begins."""
 AGENT_PORT = 15020
+POD_OF_TIER_1 = "envoy-gateway"
+ISTIOD = "127.0.0.1:15014"
 
 
 def with_settings(whole: Platform, components: str, settings: Mapping[str, str]) -> Callable[[], None]:
@@ -90,6 +92,20 @@ def rewritten(whole: Platform, name: str, replace: Mapping[str, str], component:
 
     write(after)
     return lambda: write(before)
+
+
+def inside(platform: "LocalPlatform", part: str, path: str) -> str:
+    """What tier 1's Envoy (``tier-1``) or istiod answers on its own loopback; nothing while it does not."""
+    if part == "tier-1":
+        run = state_dir(platform.instance) / "tier1" / "run"
+        found = sorted(run.glob("*/admin-address.txt"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            return ""
+        pod, address = POD_OF_TIER_1, found[-1].read_text().strip()
+    else:
+        pod, address = part, ISTIOD
+    reply = platform.box.run(["curl", "-sg", "-m", "5", f"http://{address}{path}"], pod=pod)
+    return reply.stdout.decode(errors="replace")
 
 
 def foreign_certificate(hosts: tuple[str, ...]) -> dict[str, str]:

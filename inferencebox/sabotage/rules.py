@@ -45,6 +45,14 @@ def freeze_shares(document: Document) -> None:
             share["weight"] = 0 if number else 100
 
 
+def swap_canary(document: Document) -> None:
+    """Of an InferenceService: canary and old version get each other's share."""
+    predictor = document.get("spec", {}).get("predictor", {})
+    share = predictor.get("canaryTrafficPercent", 0)
+    if 0 < share < 100:
+        predictor["canaryTrafficPercent"] = 100 - share
+
+
 def _splits(document: Document, everything: bool = False) -> list[list[Document]]:
     """The lists of destinations among which traffic is really shared (or could be)."""
     routes = [route.get("route", []) for route in document.get("spec", {}).get("http", [])]
@@ -115,12 +123,25 @@ def tokens_for_all(document: Document) -> None:
             rule["backendRefs"] = [{"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "sabotage-jwt-server"}]
 
 
+def forget_namespace(document: Document, name: str) -> None:
+    """Of a NetworkPolicy: who is in this namespace is not listed, neither as a caller nor as somebody to call."""
+    for way, peers in (("ingress", "from"), ("egress", "to")):
+        rules = document.get("spec", {}).get(way, [])
+        document["spec"][way] = [rule for rule in rules if not any(_is_in(peer, name) for peer in rule.get(peers, []))]
+
+
+def _is_in(peer: Mapping[str, Any], namespace: str) -> bool:
+    labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+    return bool(labels.get("kubernetes.io/metadata.name") == namespace)
+
+
 RULES: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
         rule.__name__: rule
         for rule in (
             lift_limit,
             swap_shares,
+            swap_canary,
             freeze_shares,
             ignore_headers,
             first_provider_only,
@@ -129,6 +150,7 @@ RULES: Mapping[str, Callable[..., None]] = MappingProxyType(
             drop_claim_header,
             keep_client_header,
             tokens_for_all,
+            forget_namespace,
         )
     }
 )

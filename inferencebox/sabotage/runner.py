@@ -40,6 +40,7 @@ class Runner:
     Args:
         record: where outcomes are kept; sabotages that were killed according to it are not tried again.
         instance: name of the platform, which is brought up if it is not there.
+        provider: who brings it up.
     """
 
     catalogue: Catalogue
@@ -47,6 +48,7 @@ class Runner:
     record: Record
     tell: Teller
     instance: str
+    provider: str = "local"
     brought_up: bool = False
     patience: dict[str, float] = field(default_factory=dict)
     unwell: dict[str, str] = field(default_factory=dict)
@@ -62,8 +64,8 @@ class Runner:
             outcome = self._one(platform, sabotage)
             self.record.add(outcome)
             self.tell.ended(outcome)
-            if outcome.healing:
-                platform = self._anew()
+            if outcome.healing and number < len(todo):
+                platform = self._replaced()
 
     def expected(self, sabotage: str) -> list[str]:
         """Scenarios that say they notice it."""
@@ -78,11 +80,20 @@ class Runner:
             self.tell.note(f"healed {healed} objects and components that an earlier run had left broken")
         return platform
 
+    def _replaced(self) -> Platform:
+        """Another platform in the place of one that is not healed. A cluster that was there before is somebody's."""
+        if self.provider != "local" and not self.brought_up:
+            raise SetupProblem(
+                f"the platform {self.instance} is not healed, and it is not this run's to take down",
+                f"ibox down --instance {self.instance}, then ibox up, then ibox sabotage --resume",
+            )
+        return self._anew()
+
     def _anew(self) -> Platform:
         self.tell.note(f"bringing up a platform ({self.instance})")
         providers.close_platform(self.instance)
         self.brought_up = True
-        return providers.open_platform("local", self.instance, DEFAULT_RELEASE, PlatformOptions())
+        return providers.open_platform(self.provider, self.instance, DEFAULT_RELEASE, PlatformOptions())
 
     def _baseline(self, sabotages: Sequence[Sabotage]) -> None:
         """Who is green on the healthy platform, and with how much patience."""

@@ -5,22 +5,18 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from inferencebox.paths import state_dir
 from inferencebox.platform import Platform
+
+from . import kubernetes, local
 
 QUIET_SECONDS = 0.5
 EVERY_SECONDS = 0.15
 LIMIT_SECONDS = 12.0
-POD_OF_TIER_1 = "envoy-gateway"
 
 
 def tier_1(platform: Platform) -> dict[str, str]:
     """Versions of what the tier-1 Envoy was told."""
-    run = state_dir(platform.instance) / "tier1" / "run"
-    found = sorted(run.glob("*/admin-address.txt"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        return {}
-    text = _inside(platform, POD_OF_TIER_1, f"http://{found[-1].read_text().strip()}/stats?filter=version$")
+    text = _inside(platform, "tier-1", "/stats?filter=version$")
     pairs = (line.rpartition(": ") for line in text.splitlines())
     return {name: value for name, _, value in pairs if not name.startswith("server.")}
 
@@ -28,7 +24,7 @@ def tier_1(platform: Platform) -> dict[str, str]:
 def mesh(platform: Platform) -> dict[str, str]:
     """Versions of what the mesh's proxies were told; one that has not acknowledged the newest has version ``late``."""
     versions = {}
-    for proxy in json.loads(_inside(platform, "istiod", "http://127.0.0.1:15014/debug/syncz") or "[]") or []:
+    for proxy in json.loads(_inside(platform, "istiod", "/debug/syncz") or "[]") or []:
         for kind, state in (proxy.get("resources") or {}).items():
             sent, acknowledged = state.get("sent"), state.get("acked")
             versions[f"{proxy['proxy']} {kind.rpartition('.')[2]}"] = str(sent) if sent == acknowledged else "late"
@@ -68,9 +64,13 @@ class Settling:
         return {name: VIEWS[name](self._platform) for name in self._names}
 
 
-def _inside(platform: Platform, pod: str, url: str) -> str:
+def _inside(platform: Platform, part: str, path: str) -> str:
+    """What a part of the platform says of itself to who is beside it; nothing while it does not answer."""
+    from inferencebox.providers.kubernetes.platform import KubernetesPlatform
     from inferencebox.providers.local.platform import LocalPlatform
 
-    if not isinstance(platform, LocalPlatform):
-        return ""
-    return platform.box.run(["curl", "-sg", "-m", "5", url], pod=pod).stdout.decode(errors="replace")
+    if isinstance(platform, LocalPlatform):
+        return local.inside(platform, part, path)
+    if isinstance(platform, KubernetesPlatform):
+        return kubernetes.inside(platform, part, path)
+    return ""

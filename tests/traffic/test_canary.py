@@ -4,14 +4,19 @@ Shares are judged by a sequential test with error rates of 1e-3 both ways (`infe
 through both gateways with a genuine token; the arm is the version that the replying replica names.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from fixtures.gateway import Gateway
-from fixtures.models import OwnModel, OwnModelFactory
+from fixtures.models import OwnModel, OwnModelFactory, Replica
 from fixtures.scenario import scenario
+from fixtures.services import OwnServiceFactory, Released, ReleasedFactory, WithKserve, in_two_versions
 from fixtures.story import Story
 from fixtures.tenants import Tenant
-from inferencebox.checks import at_most, from_version, refused
+from inferencebox.checks import at_least, at_most, equals, from_version, length, refused
+from inferencebox.probes.http import Call
 from inferencebox.splits import judge_replies
 from inferencebox.traffic import Stream, Window, burst
 from inferencebox.waiting import Timeouts, eventually
@@ -22,14 +27,14 @@ TRY = "x-try"
 
 
 @pytest.fixture
-def releasing(own_model: OwnModelFactory, tenant_c: Tenant) -> OwnModel:
+def releasing(released: ReleasedFactory, tenant_c: Tenant) -> OwnModel | Released:
     """A model of tenant C with an old version that serves, and a new one beside it without a share."""
-    return own_model(tenant_c.name, {"v1": 1, "v2": 1})
+    return released(tenant_c.name)
 
 
 @scenario("TRF-30", needs=NEEDS, sabotage="weights.swapped", seconds=20)
 def test_a_canary_gets_the_share_it_was_given(
-    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+    released: ReleasedFactory, gateway: Gateway, tenant_a: Tenant, story: Story
 ) -> None:
     """A canary of 10 % gets 10 % of the requests, and the old version the rest, counted at the replicas that reply.
 
@@ -37,9 +42,9 @@ def test_a_canary_gets_the_share_it_was_given(
     called wrong with at most 1e-3. That takes 2000 replies on average; 8000 without a decision are a failure.
     """
     with story.given("an old and a new version of a model, and a share of 10 % for the new one"):
-        model = own_model(tenant_a.name, {"v1": 1, "v2": 1})
+        model = released(tenant_a.name)
         model.weights({"v1": 90, "v2": 10})
-        story.note("what the VirtualService says (a note, not the proof)", str(model.weights_now()))
+        story.note("what the platform's route says (a note, not the proof)", str(model.weights_now()))
     call = gateway.predict(model, tenant_a.token).called("a prediction")
     with story.given("the change has reached the gateway: the canary answers"):
         eventually(call.with_(quiet=True), from_version("v2"), every=0.01)
@@ -51,14 +56,14 @@ def test_a_canary_gets_the_share_it_was_given(
     with story.then("the canary had between 7 and 13 %"):
         assert verdict.ok, verdict.reason
     with story.then("and its replica counted as many requests as it was credited with"):
-        arrived = sum(replica.concurrency()["total"] for replica in model.replicas_of("v2"))
+        arrived = sum(len(replica.arrivals(path="/v1/models/")) for replica in model.replicas_of("v2"))
         beyond = arrived - verdict.counts["v2"]  # asked already when the verdict was clear
         assert 0 <= beyond <= 8, f"wanted {verdict.counts['v2']} arrivals (and at most 8 more) at v2, got {arrived}"
 
 
 @scenario("TRF-31", needs=NEEDS, sabotage="weights.frozen", seconds=20)
 def test_promotion_moves_the_traffic_step_by_step_without_an_error(
-    releasing: OwnModel, gateway: Gateway, tenant_c: Tenant, story: Story
+    releasing: OwnModel | Released, gateway: Gateway, tenant_c: Tenant, story: Story
 ) -> None:
     """A canary promoted to 50 %, then 100 %, gets these shares, no request fails, and at 100 % the old version is out.
 
@@ -93,7 +98,7 @@ def test_promotion_moves_the_traffic_step_by_step_without_an_error(
 
 @scenario("TRF-32", needs=NEEDS, sabotage="weights.frozen", seconds=10)
 def test_rollback_returns_everybody_to_the_old_version(
-    releasing: OwnModel, gateway: Gateway, tenant_c: Tenant, story: Story
+    releasing: OwnModel | Released, gateway: Gateway, tenant_c: Tenant, story: Story
 ) -> None:
     """After a rollback everybody is back on the old version within 30 s, and no request fails meanwhile."""
     call = gateway.predict(releasing, tenant_c.token).called("a prediction")
@@ -125,21 +130,18 @@ def test_rollback_returns_everybody_to_the_old_version(
         _assert_unbroken(stream.window())
 
 
-@scenario("TRF-33", needs=NEEDS, sabotage="readiness.ignored", seconds=15)
-def test_a_canary_that_does_not_get_ready_gets_no_traffic(
-    own_model: OwnModelFactory, gateway: Gateway, tenant_c: Tenant, story: Story
+def a_broken_replica(
+    own_model: OwnModelFactory, _: OwnServiceFactory, gateway: Gateway, tenant: Tenant, story: Story
 ) -> None:
-    """A broken canary, one that is not ready, gets not one request, and the old version serves everybody.
-
-    Its readiness check fails; it would answer if it were asked. Tier 2 has nowhere to send the canary's share of 3 %
-    and says so; tier 1 tries again up to three times, so a client sees an error with a probability of 0.03 ** 4 per
-    request: 2.4e-4 over the 300 here.
+    """It was ready; its readiness check fails, and it would answer if it were asked. Tier 2 has nowhere to send the
+    canary's share of 3 % and says so; tier 1 tries again up to three times, so a client sees an error with a
+    probability of 0.03 ** 4 per request: 2.4e-4 over the 300 here.
     """
     with story.given("a canary beside the version that serves; whoever asks for it gets it"):
-        model = own_model(tenant_c.name, {"v1": 1, "v2": 1}, readiness=True)
+        model = own_model(tenant.name, {"v1": 1, "v2": 1}, readiness=True)
         (canary,) = model.replicas_of("v2")
         model.weights({"v1": 100, "v2": 0}, pinned={(TRY, "early"): "v2"})
-        call = gateway.predict(model, tenant_c.token).called("a prediction")
+        call = gateway.predict(model, tenant.token).called("a prediction")
         eventually(call.adding((TRY, "early")).called("a prediction by the canary"), from_version("v2"), streak=2)
     with story.when("its readiness check fails, and it is given 3 % of the traffic all the same"):
         canary.fault(ready=0)
@@ -147,16 +149,58 @@ def test_a_canary_that_does_not_get_ready_gets_no_traffic(
         asked_for = call.adding((TRY, "late")).called("a prediction by the broken canary")
         eventually(asked_for, refused(503, by="no-healthy-upstream", at="tier-2"), streak=2)
         canary.reset()
-        window = burst(call, 300, parallel=4)
-    with story.then("the old version answered every request"):
-        assert window.errors == 0, f"wanted 300 answers, got {window}"
-        assert window.by_version == {"v1": window.requests}, f"wanted v1 only, got {window.by_version}"
-    with story.then("and not one reached the canary"):
-        arrived = [each for each in canary.arrivals() if not each["path"].startswith("/v2/health")]
-        assert not arrived, f"wanted no request at the canary, got {len(arrived)}"
+    _nobody_meets(canary, {"v1"}, call, story)
     with story.then("once it is ready it can be had again"):
         canary.heal()
         eventually(asked_for, from_version("v2"), streak=2)
+
+
+def a_broken_revision(
+    _: OwnModelFactory, own_service: OwnServiceFactory, gateway: Gateway, tenant: Tenant, story: Story
+) -> None:
+    """It never gets ready: its readiness check asks for what is not there. It would answer if it were asked. KServe
+    keeps its share with the newest version that is ready.
+    """
+    with story.given("a model that serves, and a canary of it that has no share yet"):
+        model = in_two_versions(own_service(tenant.name, min_replicas=1, max_replicas=1))
+    call = gateway.predict(model, tenant.token).called("a prediction")
+    with story.when("a broken one is released in the canary's place, with half of the traffic"):
+        model.release("v3", 50, readinessProbe={"httpGet": {"path": "/not-there", "port": 8080}, "periodSeconds": 1})
+        eventually(lambda: len(model.replicas_of("v3")), equals(1), within=Timeouts.current().first_ready)
+        (broken,) = model.replicas_of("v3")
+        eventually(partial(broken.arrivals, path="/not-there"), length(at_least(5)))
+    _nobody_meets(broken, {"v1", "v2"}, call, story)
+    with story.when("one that works is released, with half of the traffic"):
+        model.release("v4", 50, readinessProbe={"httpGet": {"path": "/v2/health/ready", "port": 8080}})
+    with story.then("it gets requests"):
+        eventually(call, from_version("v4"), within=Timeouts.current().first_ready)
+
+
+@scenario("TRF-33", needs=NEEDS, sabotage="readiness.ignored", seconds=40)
+@pytest.mark.parametrize("show", [a_broken_replica, a_broken_revision], ids=["replicas", "revisions"])
+def test_a_canary_that_does_not_get_ready_gets_no_traffic(
+    show: Callable[..., None],
+    own_model: OwnModelFactory,
+    own_service: OwnServiceFactory,
+    with_kserve: WithKserve,
+    gateway: Gateway,
+    tenant_c: Tenant,
+    story: Story,
+) -> None:
+    """A broken canary, one that is not ready, gets not one request, and the old version serves everybody."""
+    if show is a_broken_revision:
+        with_kserve()
+    show(own_model, own_service, gateway, tenant_c, story)
+
+
+def _nobody_meets(broken: Replica, wanted: set[str], call: Call, story: Story) -> None:
+    window = burst(call, 300, parallel=4)
+    with story.then(f"{' or '.join(sorted(wanted))} answered every request"):
+        assert window.errors == 0, f"wanted 300 answers, got {window}"
+        assert window.by_version.keys() <= wanted, f"wanted {wanted} only, got {window.by_version}"
+    with story.then("and not one reached the canary"):
+        arrived = broken.arrivals(path="/v1/models/")
+        assert not arrived, f"wanted no request at the canary, got {len(arrived)}"
 
 
 def _assert_unbroken(window: Window) -> None:

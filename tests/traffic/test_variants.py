@@ -6,8 +6,8 @@ Shares are judged by a sequential test with error rates of 1e-3 both ways (`infe
 import time
 
 from fixtures.gateway import Gateway
-from fixtures.models import OwnModelFactory
 from fixtures.scenario import scenario
+from fixtures.services import ReleasedFactory
 from fixtures.story import Story
 from fixtures.tenants import Tenant
 from inferencebox.checks import from_version, refused
@@ -18,7 +18,6 @@ from inferencebox.traffic import Stream
 from inferencebox.waiting import Timeouts, eventually
 
 NEEDS = ("gateway", "mesh.traffic", "models", "workloads")
-BOTH = {"v1": 1, "v2": 1}
 EVEN = {"v1": 0.5, "v2": 0.5}
 GROUP, TAG = "x-experiment-group", "x-model-tag"
 AT_MOST_ASKED = 8000
@@ -26,7 +25,7 @@ AT_MOST_ASKED = 8000
 
 @scenario("TRF-34", needs=NEEDS, sabotage="routes.header-ignored", seconds=20)
 def test_an_experiment_splits_evenly_and_a_group_stays_with_its_variant(
-    own_model: OwnModelFactory, gateway: Gateway, tenant_b: Tenant, story: Story
+    released: ReleasedFactory, gateway: Gateway, tenant_b: Tenant, story: Story
 ) -> None:
     """An A/B test sends half of the requests to each variant, and who names a group always to that group's own.
 
@@ -34,7 +33,7 @@ def test_an_experiment_splits_evenly_and_a_group_stays_with_its_variant(
     average); a group is "always" with its variant if a share of 20 % elsewhere would show with 1 - 1e-3 (31 replies).
     """
     with story.given("two variants with half of the traffic each, and a group of testers for each"):
-        model = own_model(tenant_b.name, BOTH)
+        model = released(tenant_b.name)
         model.weights({"v1": 50, "v2": 50}, pinned={(GROUP, "control"): "v1", (GROUP, "treatment"): "v2"})
     call = gateway.predict(model, tenant_b.token).called("a prediction")
     groups = {"control": "v1", "treatment": "v2"}
@@ -56,11 +55,11 @@ def test_an_experiment_splits_evenly_and_a_group_stays_with_its_variant(
 
 @scenario("TRF-35", needs=NEEDS, sabotage="weights.frozen", seconds=20)
 def test_a_blue_green_switch_moves_everybody_at_once(
-    own_model: OwnModelFactory, gateway: Gateway, tenant_b: Tenant, story: Story
+    released: ReleasedFactory, gateway: Gateway, tenant_b: Tenant, story: Story
 ) -> None:
     """One switch from blue to green: 10 s later nobody meets the old version, and no request failed meanwhile."""
     with story.given("blue serves; green stands beside it with nobody on it"):
-        model = own_model(tenant_b.name, BOTH)
+        model = released(tenant_b.name)
     call = gateway.predict(model, tenant_b.token).called("a prediction")
     allowed = Timeouts.current().switch
     with Stream(call, rate=20) as stream:
@@ -88,12 +87,12 @@ def test_a_blue_green_switch_moves_everybody_at_once(
 
 @scenario("TRF-36", needs=NEEDS, sabotage="routes.header-ignored", seconds=10)
 def test_two_versions_can_be_addressed_by_name_and_the_first_restored(
-    own_model: OwnModelFactory, gateway: Gateway, tenant_b: Tenant, story: Story
+    released: ReleasedFactory, gateway: Gateway, tenant_b: Tenant, story: Story
 ) -> None:
     """`latest` and `prev` each lead to their version, whoever has the traffic, and the first can be restored."""
     tags = {(TAG, "latest"): "v2", (TAG, "prev"): "v1"}
     with story.given("a new version beside the one that serves, each with a name"):
-        model = own_model(tenant_b.name, BOTH)
+        model = released(tenant_b.name)
     call = gateway.predict(model, tenant_b.token).called("a prediction")
 
     def told_apart() -> None:
@@ -126,7 +125,7 @@ def test_two_versions_can_be_addressed_by_name_and_the_first_restored(
 
 @scenario("TRF-37", needs=NEEDS, sabotage="weights.swapped", seconds=20)
 def test_no_client_can_move_the_split(
-    own_model: OwnModelFactory,
+    released: ReleasedFactory,
     gateway: Gateway,
     secure_gateway: Gateway,
     platform: Platform,
@@ -140,7 +139,7 @@ def test_no_client_can_move_the_split(
     100 replies each; a way that picked its version would be off by 30 or 70.
     """
     with story.given("a model of which 70 % of the requests go to the new version"):
-        model = own_model(tenant_a.name, BOTH)
+        model = released(tenant_a.name)
         model.weights({"v1": 30, "v2": 70})
     plain = gateway.predict(model, tenant_a.token).called("a prediction")
     with story.given("the change has reached the gateway"):

@@ -168,6 +168,11 @@ class KubernetesPlatform(Platform):
             self.kube.delete("pod", name, namespace)
         poll(lambda: not any(self.kube.get("pod", name, namespace).ok for namespace, name in pods), 30, every=0.2)
 
+    def container(self, program: str, arguments: Sequence[str] = ()) -> tuple[str, list[str]]:
+        spec = WorkloadSpec("", "", "", program=program, env={"ARGUMENTS": json.dumps([*arguments])})
+        image = self._record.images[_IMAGE_OF_PROGRAM.get(program, program)]
+        return image, replicas.command(spec, objects.MODELS)
+
     # --- components
 
     def components(self) -> list[ComponentStatus]:

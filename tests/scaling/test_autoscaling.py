@@ -1,0 +1,222 @@
+"""Models that come and go with the traffic: none while nobody asks, as many as are needed, never more than allowed."""
+
+import os
+from functools import partial
+
+from fixtures.gateway import Gateway
+from fixtures.scenario import scenario
+from fixtures.services import SOON_IDLE, OwnService, OwnServiceFactory, PodWatch
+from fixtures.story import Story
+from fixtures.tenants import Tenant
+from inferencebox.checks import answered, at_least, at_most, between, equals
+from inferencebox.load import load
+from inferencebox.traffic import burst
+from inferencebox.waiting import Timeouts, confirm, consistently, eventually
+
+NEEDS = ("gateway", "autoscaling", "pods")
+LOAD_SECONDS = float(os.environ.get("IBOX_LOAD_SECONDS", "60"))
+"""SCL-04: 60 s, in nightly runs 300 s."""
+AT_WORK = (("x-stub-delay-ms", "200"),)
+"""A model that is at work for 0.2 s per request, so that so many at the same time are what counts."""
+COLD = 70.0
+"""Seconds that a client waits for a reply from a model without pods: more than the promise allows."""
+
+
+def without_pods(service: OwnService, story: Story, within: float | None = None) -> None:
+    """Wait until a model has no pods at all."""
+    with story.given("nobody asks, and the model has no pods any more"):
+        limit = Timeouts.current().scale_to_zero if within is None else within
+        eventually(service.how_many, equals(0), within=limit, every=1.0)
+
+
+@scenario("SCL-01", needs=NEEDS, sabotage="scaling.to-zero-disabled", seconds=150)
+def test_an_idle_model_costs_no_pods(own_service: OwnServiceFactory, story: Story) -> None:
+    """A model that nobody asks has no pods within 180 s, with the platform's own settings, and it is still Ready.
+
+    The settings are those of SPEC 1.6: nobody asks for 60 s, grace of 30 s; then a pod has 30 s to end what it does.
+    """
+    with story.given("a model that may have no pods, and that has just answered"):
+        service = own_service("tenant-a")
+        confirm(service.how_many(), at_least(1))
+    with PodWatch(service) as watch:
+        with story.when("nobody asks"):
+            eventually(service.how_many, equals(0), within=Timeouts.current().scale_to_zero, every=1.0)
+        with story.then("it has no pods, and stays without"):
+            consistently(service.how_many, equals(0), seconds=3)
+    story.plot("pods of the idle model", watch.plot())
+    with story.then("it counts as Ready all the same"):
+        confirm(service.ready(), equals("True"))
+
+
+@scenario("SCL-02", needs=NEEDS, sabotage="scaling.activator-stopped", seconds=120)
+def test_the_first_request_wakes_a_sleeping_model(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+) -> None:
+    """A real model without pods answers its first request within 60 s; once awake, 95 % of replies take at most 1 s."""
+    with story.given("a real model, of scikit-learn's"):
+        serving = ["--kind", "sklearn", "--name", "{name}"]
+        service = own_service("tenant-a", program="model", arguments=serving, annotations=SOON_IDLE)
+    without_pods(service, story)
+    ask = gateway.predict(service, tenant_a.token).with_(timeout=COLD)
+    with story.when("the first request comes"):
+        first = confirm(ask.called("the first request")(), answered(200))
+    with story.then("it is answered within 60 s, with a prediction"):
+        confirm(first.elapsed, at_most(Timeouts.current().cold_start))
+        confirm(first.json(), equals({"predictions": [0]}))
+        story.note("cold start", f"{first.elapsed:.1f} s")
+    with story.then("and from then on replies are quick"):
+        warm = burst(ask, 40, parallel=2)
+        confirm(warm.errors, equals(0))
+        confirm(warm.p95, at_most(1.0))
+        story.note("warm", str(warm))
+
+
+@scenario("SCL-03", needs=NEEDS, sabotage="scaling.activator-stopped", seconds=100)
+def test_twenty_at_once_wake_a_model_and_all_are_answered(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+) -> None:
+    """Of 20 requests that come at the same time to a model without pods, all are answered."""
+    service = own_service("tenant-a", annotations=SOON_IDLE)
+    without_pods(service, story)
+    ask = gateway.predict(service, tenant_a.token).with_(timeout=COLD, fresh=True)
+    with story.when("20 requests come at the same time"):
+        window = burst(ask.called("a request to a model without pods"), 20)
+        confirm(window.achieved_parallelism, equals(20))
+    with story.then("each of them is answered"):
+        confirm(window.by_status, equals({"200": 20}))
+        story.note("the slowest", f"{max(sample.seconds for sample in window.samples):.1f} s")
+
+
+@scenario(
+    "SCL-04", needs=NEEDS, sabotage=("scaling.max-lifted", "scaling.autoscaler-stopped"), seconds=100 + LOAD_SECONDS
+)
+def test_load_brings_more_pods_but_never_too_many(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+) -> None:
+    """Three times the users that a pod is meant for bring two pods or more, never more than allowed, 99 % good replies.
+
+    One pod is meant for 4 requests at a time, 12 users ask without a pause; that would be worth 5 pods (a pod counts as
+    full at 70 %), 3 are allowed. Counted are the pods that there are, and those that replied.
+    """
+    target, most = 4, 3
+    with story.given(f"a model for {target} requests a pod at a time, with {most} pods at most"):
+        service = own_service("tenant-a", scale_target=target, max_replicas=most)
+    ask = gateway.predict(service, tenant_a.token, headers=AT_WORK).with_(timeout=30)
+    with story.when(f"{3 * target} users ask for {LOAD_SECONDS:.0f} s"), PodWatch(service) as watch:
+        seen = load(ask.called("a prediction under load"), users=3 * target, seconds=LOAD_SECONDS)
+    story.plot("pods under load", watch.plot())
+    story.plot("requests", seen.plot())
+    with story.then("two pods or more replied"):
+        confirm(len(seen.window.by_pod), at_least(2))
+        confirm(watch.most_ready, at_least(2))
+    with story.then(f"there were never more than {most}"):
+        confirm(watch.most, at_most(most))
+        confirm(len(seen.window.by_pod), at_most(most))
+    with story.then("and 99 % of the replies or more were good"):
+        confirm(seen.window.requests, at_least(10 * LOAD_SECONDS))
+        confirm(1 - seen.window.error_rate, at_least(0.99))
+
+
+@scenario("SCL-05", needs=NEEDS, sabotage="scaling.to-zero-disabled", seconds=180)
+def test_after_the_load_the_pods_go_again(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+) -> None:
+    """After load that took several pods a model is back at none within 240 s, with the platform's own settings."""
+    service = own_service("tenant-a", scale_target=2, max_replicas=3)
+    ask = gateway.predict(service, tenant_a.token, headers=AT_WORK).with_(timeout=30)
+    with PodWatch(service) as watch:
+        with story.given("load that takes two pods or more"):
+            load(ask.called("a prediction under load"), users=8, seconds=20)
+            confirm(watch.most, at_least(2))
+        with story.when("it is over"):
+            eventually(service.how_many, equals(0), within=Timeouts.current().scale_down, every=1.0)
+        with story.then("no pod is left"):
+            consistently(service.how_many, equals(0), seconds=3)
+    story.plot("pods during and after the load", watch.plot())
+
+
+@scenario("SCL-06", needs=NEEDS, sabotage=("scaling.min-ignored", "scaling.max-lifted"), seconds=120)
+def test_the_fewest_and_the_most_are_kept(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+) -> None:
+    """A model with one pod at least never has none, however long nobody asks; with one at most never two, whoever asks.
+
+    How long: until another model that may have none, and that nobody has asked for as long, has none.
+    """
+    with story.given("three models: one pod at least, one at most, and one that may have none"):
+        kept = own_service("tenant-a", min_replicas=1, max_replicas=2, annotations=SOON_IDLE)
+        bounded = own_service("tenant-a", max_replicas=1, scale_target=1, annotations=SOON_IDLE)
+        other = own_service("tenant-a", annotations=SOON_IDLE)
+    ask = gateway.predict(bounded, tenant_a.token, headers=AT_WORK).with_(timeout=30)
+    with PodWatch(kept) as idle:
+        with story.when("six users ask the one that may have one pod"), PodWatch(bounded) as busy:
+            seen = load(ask.called("a prediction under load"), users=6, seconds=20)
+        with story.when("nobody asks the others, so that the one that may has no pods"):
+            eventually(other.how_many, equals(0), within=Timeouts.current().scale_to_zero, every=1.0)
+    story.plot("pods of the one that nobody asks", idle.plot())
+    story.plot("pods of the one that six users ask", busy.plot())
+    with story.then("the one with one at least always had one"):
+        confirm(idle.least, at_least(1))
+        confirm(gateway.predict(kept, tenant_a.token)(), answered(200))
+    with story.then("and the one with one at most never two"):
+        confirm(busy.most, equals(1))
+        confirm(seen.window.errors, equals(0))
+        confirm(len(seen.window.by_pod), equals(1))
+
+
+@scenario("SCL-07", needs=NEEDS, sabotage="scaling.retention-ignored", seconds=150)
+def test_a_model_that_is_to_linger_lingers(own_service: OwnServiceFactory, story: Story) -> None:
+    """A model whose last pod is to be kept for a minute more has it at least 45 s longer than one without that wish."""
+    longer = {"autoscaling.knative.dev/scale-to-zero-pod-retention-period": "60s"}
+    with story.given("two models alike, but that the last pod of one is to be kept for 60 s"):
+        brief = own_service("tenant-a", annotations=SOON_IDLE)
+        lingering = own_service("tenant-a", annotations=SOON_IDLE | longer)
+    with PodWatch(brief) as soon, PodWatch(lingering) as late, story.when("nobody asks either of them"):
+        for service in (brief, lingering):
+            eventually(service.how_many_live, equals(0), within=Timeouts.current().scale_to_zero, every=0.5)
+    story.plot("pods of the one", soon.plot())
+    story.plot("pods of the one that lingers", late.plot())
+    with story.then("the second one's pod went 45 s later, at least"):
+        gone = [watch.none_since() for watch in (soon, late)]
+        story.note("last pod gone", f"{gone[0]:.0f} s and {gone[1]:.0f} s after both were left alone")
+        confirm(gone[1] - gone[0], at_least(45))
+
+
+@scenario("SCL-11", needs=NEEDS, sabotage="scaling.target-ignored", seconds=40)
+def test_what_is_asked_of_the_autoscaler_reaches_it(own_service: OwnServiceFactory, story: Story) -> None:
+    """What a model says of its scaling (target, metric, fewest, most) is what its PodAutoscaler is told, also later."""
+    with story.given("a model for 7 requests a pod at a time, with 1 to 2 pods"):
+        service = own_service("tenant-b", min_replicas=1, max_replicas=2, scale_target=7)
+    with story.then("its PodAutoscaler says so"):
+        eventually(partial(_told, service), equals(("7", "concurrency", "1", "2")))
+    with story.when("it is changed to 9 requests a second, with 0 to 3 pods"):
+        service.change(minReplicas=0, maxReplicas=3, scaleTarget=9, scaleMetric="rps")
+    with story.then("the newest PodAutoscaler says that"):
+        eventually(partial(_told, service), equals(("9", "rps", "0", "3")), within=Timeouts.current().first_ready)
+
+
+def _told(service: OwnService) -> tuple[str, ...]:
+    annotations = service.autoscalers()[-1]["metadata"]["annotations"]
+    names = ("target", "metric", "min-scale", "max-scale")
+    return tuple(str(annotations.get(f"autoscaling.knative.dev/{name}", "")) for name in names)
+
+
+@scenario("SCL-15", needs=NEEDS, sabotage="scaling.activator-stopped", seconds=100)
+def test_ten_clients_wake_a_model_through_both_gateways(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+) -> None:
+    """Ten clients who keep asking while a model wakes up, through both gateways, meet no 503 and no 504.
+
+    Each asks on a connection of its own, five times, the first time while there is no pod.
+    """
+    service = own_service("tenant-a", annotations=SOON_IDLE)
+    without_pods(service, story)
+    ask = gateway.predict(service, tenant_a.token).with_(timeout=COLD, fresh=True)
+    with story.when("ten clients ask, five times each"), PodWatch(service) as watch:
+        window = burst(ask.called("a request while the model wakes up"), 50, parallel=10)
+    story.plot("pods", watch.plot())
+    with story.then("nobody meets a 503, a 504 or any other error"):
+        confirm(window.by_status, equals({"200": 50}))
+    with story.then("the first ten had waited for the model to wake up"):
+        slow = sum(sample.seconds > 0.5 for sample in window.samples)
+        confirm(slow, between(10, 50))
