@@ -224,7 +224,7 @@ def test_a_name_is_looked_up_where_the_caller_says(management, platform, tenant_
 
 def gateway_address(platform) -> str:
     """Where tier 1 is for a workload."""
-    done = platform.run_beside(["getent", "hosts", "envoy-gateway.envoy-gateway-system.svc.cluster.local"])
+    done = platform.run_beside(["getent", "hosts", "ai-gateway.ai-gateway.svc.cluster.local"])
     if done.returncode != 0:
         pytest.fail("the gateway's name is not known in the platform's network")
     return done.stdout.decode().split()[0]

@@ -165,10 +165,10 @@ def test_deeds_are_noted(publishing, platform, administrator, story):
         confirm(found.by.republish(name, externalPath=f"/changed/{name}")(), answered(200))
         confirm(found.by.rotate(name)(), answered(200))
         confirm(found.by.unpublish(name)(), answered(200))
-    log = platform.logs / "default.management.log"
 
     def entries() -> list[dict]:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("{") and name in line]
+        texts = [log.read_text(errors="replace") for log in platform.logs.glob("default.management*.log")]
+        lines = [line for text in texts for line in text.splitlines() if line.startswith("{") and name in line]
         return [entry for entry in map(json.loads, lines) if entry.get("model") == name]
 
     with story.then("the log has one entry for each, in order"):

@@ -436,7 +436,7 @@ def environments(platform: Platform) -> list[str]:
     """Every variable of every process of the platform."""
     done = platform.run_beside(["sh", "-c", "cat /proc/[0-9]*/environ 2>/dev/null; true"])
     found = [entry for entry in done.stdout.decode(errors="replace").split("\0") if entry]
-    assert any(entry.startswith("MANAGEMENT_KUBE_URL=") for entry in found), "the processes were not looked at"
+    assert any(entry.startswith("MANAGEMENT_DEMO_CREDENTIALS=") for entry in found), "the processes were not looked at"
     return found
 
 

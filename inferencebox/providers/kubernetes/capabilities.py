@@ -18,5 +18,5 @@ CAPABILITIES: dict[str, str | None] = {
     "jaeger": NOT_BUILT,
     "kiali": NOT_BUILT,
     "loki": NOT_BUILT,
-    "management": "the management service has no Deployment on clusters yet",
+    "management": None,
 }

@@ -13,7 +13,7 @@ from inferencebox.providers.kubernetes import relay
 OURS = "inferencebox"
 """Our own namespace."""
 BESIDE = "beside"
-"""The pod in the node's network: what a packet capture and an outsider's connection start from."""
+"""The pod in the node's network and among its processes: what a packet capture and an outsider's connection start from."""
 KIND_LABEL = "inference-in-a-box/workload"
 ADDED_LABEL = "inference-in-a-box/added"
 """On replicas that came after the platform was up."""
@@ -94,7 +94,7 @@ def _container(spec: WorkloadSpec, image: str) -> dict[str, Any]:
 
 
 def beside(image: str) -> list[Document]:
-    """The pod in the node's network, with a relay in it."""
+    """The pod in the node's network and among its processes, with a relay in it."""
     program = Path(relay.__file__).read_text()
     return [
         {
@@ -109,6 +109,7 @@ def beside(image: str) -> list[Document]:
             "metadata": {"name": BESIDE, "namespace": OURS, "labels": {"app": BESIDE}},
             "spec": {
                 "hostNetwork": True,
+                "hostPID": True,
                 "dnsPolicy": "ClusterFirstWithHostNet",
                 "automountServiceAccountToken": False,
                 "terminationGracePeriodSeconds": 1,
@@ -118,7 +119,10 @@ def beside(image: str) -> list[Document]:
                         "image": image,
                         "imagePullPolicy": "IfNotPresent",
                         "command": ["python3", "-u", "/relay/relay.py"],
-                        "securityContext": {"runAsUser": 0, "capabilities": {"add": ["NET_RAW", "NET_ADMIN"]}},
+                        "securityContext": {
+                            "runAsUser": 0,
+                            "capabilities": {"add": ["NET_RAW", "NET_ADMIN", "SYS_PTRACE"]},
+                        },
                         "resources": {"requests": REQUESTS, "limits": {"cpu": "1", "memory": "256Mi"}},
                         "volumeMounts": [{"name": "relay", "mountPath": "/relay"}],
                     }

@@ -28,7 +28,7 @@ from .platform import TIER_1, KubernetesPlatform
 
 PROGRAMS = ("kubectl", "helm")
 SYSTEM = "envoy-gateway-system"
-WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081}
+WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085}
 CONNECT_SECONDS = 1.0
 
 
@@ -109,6 +109,7 @@ def entrances(kube: Kube, door: Door) -> dict[str, Endpoint]:
         "tier2": ("https", "", 443, f"{SERVICE}istio-system/istio-ingressgateway"),
         "tier2-http": ("http", "", 80, f"{SERVICE}istio-system/istio-ingressgateway"),
         "jwt-server": ("http", "", 8080, f"{SERVICE}default/jwt-server"),
+        "management": ("http", "", 80, f"{SERVICE}default/management-service"),
         "istiod": ("http", "", 15014, f"{SERVICE}istio-system/istiod"),
     }
     found = {

@@ -20,6 +20,7 @@ PODS = {
 NAMES = {
     "envoy-ratelimit.envoy-gateway-system.svc.cluster.local": PODS["ratelimit"],
     "envoy-gateway.envoy-gateway-system.svc.cluster.local": PODS["envoy-gateway"],
+    "ai-gateway.ai-gateway.svc.cluster.local": PODS["envoy-gateway"],
     "ai-gateway-controller.envoy-ai-gateway-system.svc.cluster.local": PODS["ai-gateway-controller"],
     "redis.envoy-gateway-system.svc.cluster.local": PODS["redis"],
     "istiod.istio-system.svc": PODS["istiod"],
