@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -77,6 +78,36 @@ def telemetry() -> list[Document]:
     return [*load(folder / "access.yaml"), *load(folder / "viewers.yaml")]
 
 
+def prometheus(provider: str, places: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """Prometheus' configuration with this provider.
+
+    Args:
+        places: values of its `discovery.yaml`: where targets are found.
+        values: those of `observability/prometheus.yaml`.
+    """
+    root = manifests_dir()
+    found = yaml.safe_load(_filled(root / "providers" / provider / "discovery.yaml", places))
+    more = found.pop("jobs", [])
+    configuration = yaml.safe_load(_filled(root / "observability" / "prometheus.yaml", values))
+    for job in configuration["scrape_configs"]:
+        if "found" in job:
+            job |= found[job.pop("found")]
+    configuration["scrape_configs"] += more
+    plain = json.loads(json.dumps(configuration))  # what several jobs share is written out in each
+    return str(yaml.safe_dump(plain, sort_keys=False))
+
+
+def alertmanager(slack: str, mail: str) -> str:
+    """Alertmanager's configuration: the webhook's address, and host and port of the mail server."""
+    return _filled(manifests_dir() / "observability" / "alertmanager.yaml", {"slack": slack, "mail": mail})
+
+
+def rules() -> dict[str, str]:
+    """The shipped files of alert and recording rules, by name."""
+    files = sorted((manifests_dir() / "observability" / "rules").glob("*.yaml"))
+    return {file.name: file.read_text() for file in files if file.stem != "tests"}
+
+
 def model(tenant: str, name: str, api: str = "kserve", serverless: bool = False) -> list[Document]:
     """Service, mesh rules and routes of one model.
 
@@ -98,13 +129,20 @@ def models(*when: str) -> list[dict[str, str]]:
     return [each for moment in when or ("bootstrap", "fixtures") for each in entries[moment]]
 
 
-def inference_service(tenant: str, name: str, values: Mapping[str, str]) -> list[Document]:
+def inference_service(
+    tenant: str, name: str, values: Mapping[str, str], environment: Mapping[str, str] | None = None
+) -> list[Document]:
     """A model as an InferenceService.
 
     Args:
         values: image, command (JSON), version, min_replicas, max_replicas, scale_target.
+        environment: of the model's program, beside its version.
     """
-    return load(manifests_dir() / "models" / "serverless", {"tenant": tenant, "model": name, **values})
+    variables = {"MODEL_VERSION": values["version"], **(environment or {})}
+    told = json.dumps([{"name": key, "value": value} for key, value in variables.items()])
+    return load(
+        manifests_dir() / "models" / "serverless", {"tenant": tenant, "model": name, "environment": told, **values}
+    )
 
 
 def batches(limits_name: str, serverless: bool = False) -> list[list[Document]]:
@@ -136,6 +174,10 @@ def batches(limits_name: str, serverless: bool = False) -> list[list[Document]]:
         [*per_tenant, *load(root / "mesh"), *load(root / "models" / "platform.yaml"), *management],
         per_model,
     ]
+
+
+def _filled(path: Path, values: Mapping[str, str]) -> str:
+    return Template(path.read_text()).substitute(values)
 
 
 def _data(path: Path) -> Any:

@@ -9,11 +9,13 @@ import pytest
 import yaml
 
 from fixtures.telemetry import quickened
+from inferencebox import policies
 from inferencebox.paths import manifests_dir
 from inferencebox.pki import Authority
 from inferencebox.probes.prometheus import grown, nearly
 from inferencebox.programs import provide
 from inferencebox.programs.progress import Silent
+from inferencebox.providers.kubernetes import makers
 from inferencebox.providers.local.telemetry import PROGRAMS, Telemetry
 from inferencebox.release import DEFAULT_RELEASE, Release
 
@@ -106,6 +108,27 @@ def test_the_configuration_that_local_makes_is_valid(promtool: Path, tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     routes = yaml.safe_load((tmp_path / "alertmanager.yaml").read_text())
     assert routes["route"]["receiver"] == "everybody"
+
+
+def test_the_configuration_that_clusters_get_is_valid(promtool: Path, tmp_path: Path) -> None:
+    made = {each["metadata"]["name"]: each.get("data", {}) for each in makers.telemetry()}
+    file = tmp_path / "prometheus.yaml"
+    file.write_text(made["prometheus"]["prometheus.yaml"])
+    done = run(promtool, "check", "config", "--syntax-only", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert made["prometheus-rules"] == {
+        each.name: each.read_text() for each in (FOLDER / "rules").glob("*.yaml") if each.stem != "tests"
+    }
+
+
+@pytest.mark.parametrize("provider", ["local", "kubernetes"])
+def test_every_job_knows_where_its_targets_are(provider: str) -> None:
+    places = dict.fromkeys(("targets", "tier1", "istiod", "certificates"), "here")
+    values = {"scrape_interval": "5s", "rules": "[]", "certificates": "here", "alertmanager": "there"}
+    configuration = yaml.safe_load(policies.prometheus(provider, places, values))
+    for job in configuration["scrape_configs"]:
+        assert "found" not in job
+        assert any(name.endswith("_configs") and "relabel" not in name for name in job), f"{job['job_name']}: nowhere"
 
 
 def test_every_panel_of_a_dashboard_is_a_valid_query(promtool: Path, tmp_path: Path) -> None:

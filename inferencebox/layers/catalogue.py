@@ -111,6 +111,7 @@ class Layer:
         unawaited: kinds of its objects that get ready only by later layers.
         ready: what else it is ready by.
         pods: whether its objects run any: then the nodes need its images first.
+        option: what a platform has to be asked for to have it; empty: every platform has it.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Layer:
     unawaited: frozenset[str] = frozenset()
     ready: Sequence[Awaited] = ()
     pods: bool = True
+    option: str = ""
 
 
 def layers(folder: Path | None = None) -> dict[str, Layer]:

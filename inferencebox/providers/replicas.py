@@ -7,6 +7,7 @@ from inferencebox.platform import WorkloadSpec
 
 MODEL_PORT = 8080
 CONTROL_PORT = 9999
+SPANS = "http://jaeger.monitoring.svc.cluster.local:4318/v1/traces"
 
 
 def ready_path(spec: WorkloadSpec) -> str:
@@ -34,6 +35,15 @@ def command(spec: WorkloadSpec, models: str) -> list[str]:
     if spec.program not in programs:
         raise SetupProblem(f"no program {spec.program!r}", f"known: {', '.join(programs)}")
     return programs[spec.program]
+
+
+def spans(namespace: str, model: str) -> dict[str, str]:
+    """Environment that tells a model where its spans go, and whose they are."""
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": SPANS,
+        "OTEL_SERVICE_NAME": f"{model}.{namespace}",
+        "OTEL_RESOURCE_ATTRIBUTES": f"tenant={namespace}",
+    }
 
 
 def environment(spec: WorkloadSpec) -> dict[str, str]:

@@ -13,11 +13,13 @@ from inferencebox.pki import Authority, Certificate
 from inferencebox.platform import WorkloadSpec
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.providers.kubernetes import objects
-from inferencebox.providers.kubernetes.platform import documents
+from inferencebox.providers.kubernetes.platform import MONITORING, MORE_RULES, documents
 from inferencebox.providers.options import PlatformOptions
-from inferencebox.providers.replicas import CONTROL_PORT, MODEL_PORT
+from inferencebox.providers.replicas import CONTROL_PORT, MODEL_PORT, spans
 
 TLS = "kubernetes.io/tls"
+SCRAPE_INTERVAL = "5s"
+"""As on `local`: alerts that are drilled look at windows of 25 s (fixtures/telemetry.py)."""
 AUTHORITIES = {"edge-authority": "inferencebox edge", "mesh-authority": "inferencebox mesh"}
 """Secret in cert-manager's namespace -> name of the authority."""
 AUTHORITY_NAMESPACE = "cert-manager"
@@ -36,11 +38,13 @@ class Makers:
     Args:
         kube: its cluster.
         options: how it should be.
+        telemetry: whether it has metrics, alerts, traces and cost.
         image: name of an image -> its reference.
     """
 
     kube: Kube
     options: PlatformOptions
+    telemetry: bool
     image: Callable[[str], str]
 
     def all(self) -> dict[str, Maker]:
@@ -49,6 +53,7 @@ class Makers:
             "policies": self._policies(),
             "models": self._models(),
             "workloads": self._workloads(),
+            "telemetry": telemetry(),
         }
         made = {name: Maker(_text(found), lambda found=found: found) for name, found in plain.items()}  # type: ignore[misc]
         return {**made, "authorities": Maker("made once", self._authorities)}
@@ -60,7 +65,8 @@ class Makers:
     def _policies(self) -> list[Document]:
         values = {"envoy_image": self.image("envoy")}
         batches = policies.batches(self.options.limits, serverless=True)
-        found = [*policies.proxy("kubernetes", values), *(document for batch in batches for document in batch)]
+        spans = load(manifests_dir() / "providers" / "kubernetes" / "spans.yaml")
+        found = [*policies.proxy("kubernetes", values), *spans, *(document for batch in batches for document in batch)]
         return [document for document in found if document["kind"] != "Namespace"]
 
     def _models(self) -> list[Document]:
@@ -69,7 +75,10 @@ class Makers:
             document
             for each in policies.models()
             for document in policies.inference_service(
-                each["tenant"], each["model"], {**values, "command": json.dumps(self._command(each))}
+                each["tenant"],
+                each["model"],
+                {**values, "command": json.dumps(self._command(each))},
+                spans(each["tenant"], each["model"]) if self.telemetry else None,
             )
         ]
 
@@ -83,7 +92,7 @@ class Makers:
     def _workloads(self) -> list[Document]:
         specs = [WorkloadSpec(**entry) for entry in load(manifests_dir() / "providers/kubernetes/workloads.yaml")]
         image = self.image("client")
-        return [*objects.beside(image), *documents(specs, {"client": image}, added=False)]
+        return [*objects.beside(image), *documents(specs, {"client": image}, added=False, traced=False)]
 
     def _authorities(self) -> list[Document]:
         """Those that are there already, or new ones."""
@@ -105,6 +114,27 @@ class Makers:
         return Certificate(base64.b64decode(data["tls.crt"]), base64.b64decode(data["tls.key"]))
 
 
+def telemetry() -> list[Document]:
+    """Configuration of telemetry's parts, who may reach them, and the tenants' doors to them."""
+    certificates = "/etc/prometheus/certificates"
+    values = {
+        "scrape_interval": SCRAPE_INTERVAL,
+        "rules": json.dumps(["/etc/prometheus/rules/*.yaml", f"{MORE_RULES}/*.yaml"]),
+        "certificates": certificates,
+        "alertmanager": f"alertmanager.{MONITORING}.svc.cluster.local:9093",
+    }
+    sink = f"alert-sink.{MONITORING}.svc.cluster.local"
+    source = manifests_dir() / "observability"
+    files = {
+        "prometheus": {"prometheus.yaml": policies.prometheus("kubernetes", {"certificates": certificates}, values)},
+        "prometheus-rules": policies.rules(),
+        "alertmanager": {"alertmanager.yaml": policies.alertmanager(f"http://{sink}:8080/slack", f"{sink}:1025")},
+        "jaeger": {"jaeger.yaml": (source / "jaeger.yaml").read_text()},
+        "chargeback": {"prices.yaml": (source / "prices.yaml").read_text()},
+    }
+    return [*(_config_map(MONITORING, name, data) for name, data in files.items()), *policies.telemetry()]
+
+
 def certificate_of(kube: Kube, authority: str) -> bytes:
     """Certificate of an authority of the platform, PEM."""
     data = kube.get("secret", authority, AUTHORITY_NAMESPACE).require()["data"]
@@ -119,6 +149,11 @@ def _secret(namespace: str, name: str, data: Mapping[str, bytes], kind: str = "O
     encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": encoded}
+
+
+def _config_map(namespace: str, name: str, data: Mapping[str, str]) -> Document:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
 
 
 def _text(found: list[Document]) -> str:

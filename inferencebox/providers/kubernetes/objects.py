@@ -13,7 +13,7 @@ from inferencebox.providers.kubernetes import relay
 OURS = "inferencebox"
 """Our own namespace."""
 BESIDE = "beside"
-"""The pod in the node's network and among its processes: what a packet capture and an outsider's connection start from."""
+"""The pod in the node's network, among its processes: where packet captures and outsiders' connections start from."""
 KIND_LABEL = "inference-in-a-box/workload"
 ADDED_LABEL = "inference-in-a-box/added"
 """On replicas that came after the platform was up."""
@@ -37,8 +37,13 @@ def service_account(namespace: str, name: str) -> Document:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
 
 
-def pod(spec: WorkloadSpec, image: str, added: bool) -> Document:
-    """A replica as a pod."""
+def pod(spec: WorkloadSpec, image: str, added: bool, traced: bool) -> Document:
+    """A replica as a pod.
+
+    Args:
+        added: whether it came after the platform was up.
+        traced: whether a model sends spans.
+    """
     labels = {
         "app": spec.app,
         "version": spec.version,
@@ -57,7 +62,7 @@ def pod(spec: WorkloadSpec, image: str, added: bool) -> Document:
             "serviceAccountName": spec.service_account or spec.app,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 2,
-            "containers": [_container(spec, image)],
+            "containers": [_container(spec, image, traced)],
             "volumes": [{"name": "keeper", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
         },
     }
@@ -73,7 +78,8 @@ def _annotations(spec: WorkloadSpec) -> dict[str, str]:
     }
 
 
-def _container(spec: WorkloadSpec, image: str) -> dict[str, Any]:
+def _container(spec: WorkloadSpec, image: str, traced: bool) -> dict[str, Any]:
+    spans = replicas.spans(spec.namespace, spec.app) if traced and "model" in spec.program else {}
     program = replicas.command(spec, MODELS)
     command = ["sh", "-c", KEEPER, "keeper", *program] if program else ["sleep", "infinity"]
     container: dict[str, Any] = {
@@ -81,7 +87,7 @@ def _container(spec: WorkloadSpec, image: str) -> dict[str, Any]:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": command,
-        "env": [{"name": name, "value": value} for name, value in replicas.environment(spec).items()],
+        "env": [{"name": name, "value": value} for name, value in {**spans, **replicas.environment(spec)}.items()],
         "resources": {"requests": REQUESTS, "limits": LIMITS},
         "volumeMounts": [{"name": "keeper", "mountPath": "/run/keeper"}],
     }

@@ -10,6 +10,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import httpx
+
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.readiness import Target, wait_until_ready, why_not_ready
 from inferencebox.paths import state_dir
@@ -34,6 +36,9 @@ NAMES = {"envoy-ratelimit": "ratelimit"}
 TIER_1 = {"gateway.envoyproxy.io/owning-gateway-name": "ai-inference-gateway"}
 TIER_2 = {"istio": "ingressgateway"}
 ASKING_SECONDS = 20.0
+MONITORING = "monitoring"
+MORE_RULES = "/etc/prometheus/more-rules"
+"""Where Prometheus reads rules that are loaded beside the shipped ones (manifests/layers/telemetry)."""
 Object = Mapping[str, Any]
 
 
@@ -136,7 +141,7 @@ class KubernetesPlatform(Platform):
 
     def place(self, specs: Sequence[WorkloadSpec], added: bool) -> list[Workload]:
         """Make replicas; returns when each is ready."""
-        for reply in self.kube.apply(documents(specs, self._record.images, added)):
+        for reply in self.kube.apply(documents(specs, self._record.images, added, self._is_watched)):
             reply.require()
         deadline = time.monotonic() + READY_SECONDS
         for namespace in {spec.namespace for spec in specs}:
@@ -152,8 +157,6 @@ class KubernetesPlatform(Platform):
         return placed
 
     def _answers(self, workload: Workload, spec: WorkloadSpec) -> bool:
-        import httpx
-
         url = self.forward(workload, replicas.MODEL_PORT).url + replicas.ready_path(spec)
         try:
             return httpx.get(url, timeout=5, trust_env=False).status_code == 200
@@ -172,6 +175,30 @@ class KubernetesPlatform(Platform):
         spec = WorkloadSpec("", "", "", program=program, env={"ARGUMENTS": json.dumps([*arguments])})
         image = self._record.images[_IMAGE_OF_PROGRAM.get(program, program)]
         return image, replicas.command(spec, objects.MODELS)
+
+    # --- telemetry
+
+    @property
+    def _is_watched(self) -> bool:
+        return self.capabilities.get("prometheus", "") is None
+
+    def load_rules(self, name: str, content: str | None) -> None:
+        file = f"{MORE_RULES}/{name}.yaml"
+        if content is not None and self._in_prometheus(f"cat {file} 2>/dev/null") == content:
+            return
+        self._in_prometheus(f"rm -f {file}" if content is None else f"cat > {file}", content)
+        reply = httpx.post(f"{self.endpoint('prometheus').url}/-/reload", timeout=30, trust_env=False)
+        if reply.is_error:
+            raise SetupProblem(f"Prometheus does not take the rules {name}: {reply.text.strip()}", f"mend {file}")
+
+    def _in_prometheus(self, script: str, stdin: str | None = None) -> str:
+        """What a script says in the pod of Prometheus."""
+        found = objects.ready_pod(self.kube, MONITORING, "prometheus", 9090)
+        if found is None:
+            raise SetupProblem("Prometheus does not run", "see `ibox status`")
+        told = stdin.encode() if stdin is not None else None
+        done = self._exec(MONITORING, found[0], ["sh", "-c", script], told, container="prometheus")
+        return done.stdout.decode()
 
     # --- components
 
@@ -283,10 +310,14 @@ class KubernetesPlatform(Platform):
             raise SetupProblem(f"kubectl {' '.join(arguments[:3])}: {done.stderr.strip()[-300:]}", "see `ibox status`")
 
 
-def documents(specs: Sequence[WorkloadSpec], images: Mapping[str, str], added: bool) -> list[dict[str, Any]]:
+def documents(
+    specs: Sequence[WorkloadSpec], images: Mapping[str, str], added: bool, traced: bool
+) -> list[dict[str, Any]]:
     """The pods of replicas, and whom they run as."""
     accounts = {(spec.namespace, spec.service_account or spec.app) for spec in specs}
-    pods = [objects.pod(spec, images[_IMAGE_OF_PROGRAM.get(spec.program, spec.program)], added) for spec in specs]
+    pods = [
+        objects.pod(spec, images[_IMAGE_OF_PROGRAM.get(spec.program, spec.program)], added, traced) for spec in specs
+    ]
     return [*(objects.service_account(*account) for account in sorted(accounts)), *pods]
 
 

@@ -12,23 +12,31 @@ from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
 from inferencebox.layers.catalogue import layers
 from inferencebox.layers.documents import Kitchen, Small
-from inferencebox.layers.install import Installer
+from inferencebox.layers.fingerprint import fingerprint
+from inferencebox.layers.install import Installer, Record
 from inferencebox.paths import state_dir
 from inferencebox.platform import Endpoint
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.programs import Progress, module_files, provide
+from inferencebox.providers.capabilities import telemetry
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
-from . import state
+from . import makers, state
 from .capabilities import CAPABILITIES
 from .door import DIRECT, SERVICE, Door
-from .makers import Makers, certificate_of
-from .platform import TIER_1, KubernetesPlatform
+from .makers import certificate_of
+from .platform import MONITORING, TIER_1, KubernetesPlatform
 
 PROGRAMS = ("kubectl", "helm")
 SYSTEM = "envoy-gateway-system"
-WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085}
+WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085, "prometheus": 9090, "jaeger": 16686}
+TELEMETRY = "telemetry"
+"""The option, and its layer."""
+TELEMETRY_PORTS = {
+    "prometheus": 9090, "alertmanager": 9093, "jaeger": 16686, "prom-label-proxy": 8081, "chargeback": 8090,
+    "alert-sink": 8080,
+}  # fmt: skip
 CONNECT_SECONDS = 1.0
 
 
@@ -71,8 +79,10 @@ def bring_up_on(
     home = state_dir(instance)
     kube = Kube(home / "kubeconfig")
     programs = provide(release, PROGRAMS, progress)
-    installer = Installer(kube, _kitchen(release, options, target, kube, programs["helm"], progress), listener)
-    known = layers()
+    watched = options.telemetry or TELEMETRY in Record(kube).read()
+    kitchen = _kitchen(release, options, watched, target, kube, programs["helm"], progress)
+    installer = Installer(kube, kitchen, listener)
+    known = {name: layer for name, layer in layers().items() if watched or layer.option != TELEMETRY}
     steps = {**loading, **installer.steps(known)}
     for name, layer in known.items():
         if layer.pods:
@@ -89,8 +99,8 @@ def bring_up_on(
         release=release.name,
         kubectl=str(programs["kubectl"]),
         images=dict(target.images),
-        capabilities=dict(CAPABILITIES),
-        endpoints=entrances(kube, Door(home)),
+        capabilities={**CAPABILITIES, **telemetry(watched)},
+        endpoints=entrances(kube, Door(home), watched),
         layers={**before.seconds, **timeline.seconds},
         critical_path=[*before.critical_path({}), *timeline.critical_path(steps)],
         changed=installer.changed,
@@ -99,8 +109,12 @@ def bring_up_on(
     return KubernetesPlatform(instance)
 
 
-def entrances(kube: Kube, door: Door) -> dict[str, Endpoint]:
-    """Where the platform answers on this machine."""
+def entrances(kube: Kube, door: Door, watched: bool) -> dict[str, Endpoint]:
+    """Where the platform answers on this machine.
+
+    Args:
+        watched: whether it has telemetry.
+    """
     proxy = _tier_1_service(kube)
     node = _node_address(kube)
     ways: dict[str, tuple[str, str, int, str]] = {
@@ -112,6 +126,8 @@ def entrances(kube: Kube, door: Door) -> dict[str, Endpoint]:
         "management": ("http", "", 80, f"{SERVICE}default/management-service"),
         "istiod": ("http", "", 15014, f"{SERVICE}istio-system/istiod"),
     }
+    if watched:
+        ways |= {name: ("http", "", port, f"{SERVICE}{MONITORING}/{name}") for name, port in TELEMETRY_PORTS.items()}
     found = {
         name: Endpoint(scheme, "localhost", door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
         for name, (scheme, address, port, pod) in ways.items()
@@ -161,7 +177,13 @@ def _kubernetes(kube: Kube) -> Endpoint:
 
 
 def _kitchen(
-    release: Release, options: PlatformOptions, target: Target, kube: Kube, helm: Path, progress: Progress
+    release: Release,
+    options: PlatformOptions,
+    watched: bool,
+    target: Target,
+    kube: Kube,
+    helm: Path,
+    progress: Progress,
 ) -> Kitchen:
     def image(name: str) -> str:
         if name not in target.images:
@@ -175,13 +197,14 @@ def _kitchen(
         "mesh_access_log": policies.mesh_access_log(),
         "registries": ",".join(sorted(hosts)),
         "edge_names": json.dumps(policies.edge_names()),
+        "telemetry_configuration": fingerprint([], json.dumps(makers.telemetry(), sort_keys=True)),
     }
     return Kitchen(
         files=lambda layer: module_files(release, layer, progress),
         helm=helm,
         image=image,
         values=values,
-        makers=Makers(kube, options, image).all(),
+        makers=makers.Makers(kube, options, watched, image).all(),
         kubernetes=release.layers["kubernetes"].version,
         small=Small.load() if target.small else None,
     )

@@ -166,7 +166,7 @@ class LocalPlatform(Platform):
         watched = self.capabilities.get("jaeger", "") is None
         made = (
             workloads.program(
-                spec, workload, self.state / "models", telemetry.environment(workload) if watched else None
+                spec, workload, self.state / "models", replicas.spans(spec.namespace, spec.app) if watched else None
             )
             for spec, workload in placed
         )

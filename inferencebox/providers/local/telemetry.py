@@ -9,16 +9,12 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
-
-import yaml
 
 from inferencebox import policies
 from inferencebox.manifests import Document, load
 from inferencebox.paths import manifests_dir
 from inferencebox.pki import Certificate
 from inferencebox.platform import Workload, WorkloadSpec
-from inferencebox.providers.options import TELEMETRY
 
 from .addresses import PODS
 from .box import project_python
@@ -31,10 +27,8 @@ IDENTITY = "ns/monitoring/sa/observability"
 POD = WorkloadSpec(NAMESPACE, "observability", "observability", program="client")
 ADDRESS = "10.99.0.30"
 PROGRAMS = ("prometheus", "alertmanager", "jaeger", "prom-label-proxy")
-SPANS = "http://jaeger.monitoring.svc.cluster.local:4318/v1/traces"
 SCRAPE_SECONDS = 5
 NICE = ("nice", "-n", "10")
-NOT_ASKED_FOR = "telemetry was not brought up with this platform (ibox up without --no-telemetry)"
 
 # how each part says that it is ready: port in the pod, path
 HEALTH: Mapping[str, tuple[int, str]] = {
@@ -100,20 +94,19 @@ class Telemetry:
             (self.home / name).mkdir(parents=True, exist_ok=True)
         certificate.write(self.home / "certificates")
         (self.home / "certificates" / "ca.crt").write_bytes(authority)
-        source = manifests_dir() / "observability"
-        for rules in sorted((source / "rules").glob("*.yaml")):
-            if rules.stem != "tests":
-                (self.rules / rules.name).write_bytes(rules.read_bytes())
+        for name, text in policies.rules().items():
+            (self.rules / name).write_text(text)
         values = {
             "scrape_interval": f"{SCRAPE_SECONDS}s",
-            "rules": str(self.rules),
+            "rules": json.dumps([f"{self.rules}/*.yaml"]),
             "certificates": str(self.home / "certificates"),
             "alertmanager": "127.0.0.1:9093",
-            **self._discovery(),
         }
-        self._render(source / "prometheus.yaml", values)
+        places = {"targets": str(self.home / "targets"), "tier1": PODS["envoy-gateway"], "istiod": PODS["istiod"]}
+        (self.home / "prometheus.yaml").write_text(policies.prometheus("local", places, values))
         sink = PODS[SINK]
-        self._render(source / "alertmanager.yaml", {"slack": f"http://{sink}:8080/slack", "mail": f"{sink}:1025"})
+        told = policies.alertmanager(f"http://{sink}:8080/slack", f"{sink}:1025")
+        (self.home / "alertmanager.yaml").write_text(told)
         self.write_targets([])
 
     def write_targets(self, workloads: Iterable[Workload]) -> None:
@@ -173,28 +166,6 @@ class Telemetry:
     @staticmethod
     def _own(name: str, *flags: str) -> Program:
         return Program(name, [*NICE, str(project_python().parent / name), *flags], pod=pod_of(name))
-
-    def _discovery(self) -> dict[str, str]:
-        text = (manifests_dir() / "providers" / "local" / "discovery.yaml").read_text()
-        addresses = {"targets": str(self.home / "targets"), "tier1": PODS["envoy-gateway"], "istiod": PODS["istiod"]}
-        entries = yaml.safe_load(Template(text).substitute(addresses))
-        return {name: json.dumps(entry)[1:-1] for name, entry in entries.items()}
-
-    def _render(self, file: Path, values: Mapping[str, str]) -> None:
-        (self.home / file.name).write_text(Template(file.read_text()).substitute(values))
-
-
-def environment(workload: Workload) -> dict[str, str]:
-    """What tells a model where its spans go, and whose they are."""
-    return {
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": SPANS,
-        "OTEL_SERVICE_NAME": f"{workload.app}.{workload.namespace}",
-        "OTEL_RESOURCE_ATTRIBUTES": f"tenant={workload.namespace}",
-    }
-
-
-def capabilities(there: bool) -> dict[str, str | None]:
-    return dict.fromkeys(TELEMETRY, None if there else NOT_ASKED_FOR)
 
 
 def _target(workload: Workload, port: int) -> dict[str, object]:

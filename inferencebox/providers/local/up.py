@@ -22,6 +22,7 @@ from inferencebox.pki import Authority
 from inferencebox.platform import Endpoint, Workload, WorkloadSpec
 from inferencebox.programs import Progress, module_files, provide
 from inferencebox.providers import replicas
+from inferencebox.providers.capabilities import telemetry as telemetry_capabilities
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
@@ -235,7 +236,7 @@ class Ascent:
                 spec,
                 workload,
                 self.state / "models",
-                telemetry.environment(workload) if self.options.telemetry else None,
+                replicas.spans(spec.namespace, spec.app) if self.options.telemetry else None,
             )
             for spec, workload in self.placed
         )
@@ -373,7 +374,7 @@ class Ascent:
         record = Record(
             release=self.release.name,
             endpoints=endpoints,
-            capabilities=CAPABILITIES | telemetry.capabilities(self.options.telemetry),
+            capabilities=CAPABILITIES | telemetry_capabilities(self.options.telemetry),
             binaries={name: str(path) for name, path in self.binaries.items()},
             workloads=[workload for _, workload in self.placed],
         )
