@@ -156,6 +156,10 @@ class Platform(ABC):
         """Start replicas; returns when each is ready and routable in the mesh."""
 
     @abstractmethod
+    def cpu_seconds(self, workload: Workload) -> float:
+        """Processor time that a replica's program has used since it began, in seconds, as the kernel says."""
+
+    @abstractmethod
     def remove_workloads(self, workloads: Sequence[Workload]) -> None: ...
 
     def container(self, program: str, arguments: Sequence[str] = ()) -> tuple[str, list[str]]:

@@ -37,6 +37,12 @@ def command(spec: WorkloadSpec, models: str) -> list[str]:
     return programs[spec.program]
 
 
+def cpu_seconds(stat: str) -> float:
+    """Processor time of a process, in seconds, by its `/proc/<pid>/stat` (see proc(5): a hundred ticks a second)."""
+    fields = stat.rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
 def spans(namespace: str, model: str) -> dict[str, str]:
     """Environment that tells a model where its spans go, and whose they are."""
     return {

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from inferencebox import policies
 from inferencebox.layers.documents import Maker
@@ -12,7 +13,7 @@ from inferencebox.paths import manifests_dir
 from inferencebox.pki import Authority, Certificate
 from inferencebox.platform import WorkloadSpec
 from inferencebox.probes.kubernetes import Kube
-from inferencebox.providers.kubernetes import objects
+from inferencebox.providers.kubernetes import objects, targets
 from inferencebox.providers.kubernetes.platform import MONITORING, MORE_RULES, documents
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.providers.replicas import CONTROL_PORT, MODEL_PORT, spans
@@ -123,11 +124,13 @@ def telemetry() -> list[Document]:
         "certificates": certificates,
         "alertmanager": f"alertmanager.{MONITORING}.svc.cluster.local:9093",
     }
+    places = {"certificates": certificates, "targets": "/etc/prometheus/targets"}
     sink = f"alert-sink.{MONITORING}.svc.cluster.local"
     source = manifests_dir() / "observability"
     files = {
-        "prometheus": {"prometheus.yaml": policies.prometheus("kubernetes", {"certificates": certificates}, values)},
+        "prometheus": {"prometheus.yaml": policies.prometheus("kubernetes", places, values)},
         "prometheus-rules": policies.rules(),
+        "prometheus-discovery": {"targets.py": Path(targets.__file__).read_text()},
         "alertmanager": {"alertmanager.yaml": policies.alertmanager(f"http://{sink}:8080/slack", f"{sink}:1025")},
         "jaeger": {"jaeger.yaml": (source / "jaeger.yaml").read_text()},
         "chargeback": {"prices.yaml": (source / "prices.yaml").read_text()},

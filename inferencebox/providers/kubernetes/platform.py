@@ -31,6 +31,8 @@ READ_KEYS = (
     "import json, pathlib, sys; "
     "print(json.dumps({f.name: f.read_text() for f in pathlib.Path(sys.argv[1]).iterdir() if f.is_file()}))"
 )
+PROCESS = "cat /proc/$(cat /run/keeper/pid)/stat"
+"""Says what the kernel knows of a replica's program (`objects.KEEPER`)."""
 NAMES = {"envoy-ratelimit": "ratelimit"}
 """Deployment -> what scenarios call it, where that differs."""
 TIER_1 = {"gateway.envoyproxy.io/owning-gateway-name": "ai-inference-gateway"}
@@ -125,6 +127,9 @@ class KubernetesPlatform(Platform):
         return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
 
     # --- replicas
+
+    def cpu_seconds(self, workload: Workload) -> float:
+        return replicas.cpu_seconds(self.run_in(workload, ["sh", "-c", PROCESS]).stdout.decode())
 
     def workloads(self, namespace: str | None = None, **labels: str) -> list[Workload]:
         found = [objects.workload(pod) for pod in self.kube.list("pods", namespace).items if objects.is_ours(pod)]

@@ -105,6 +105,10 @@ class LocalPlatform(Platform):
     ) -> CompletedProcess[bytes]:
         return self.box.run(argv, stdin=stdin, timeout=timeout)
 
+    def cpu_seconds(self, workload: Workload) -> float:
+        pid = next(part.pid for part in self.components() if part.name == pod_name(workload))
+        return replicas.cpu_seconds(self.run_beside(["cat", f"/proc/{pid}/stat"]).stdout.decode())
+
     def workloads(self, namespace: str | None = None, **labels: str) -> list[Workload]:
         return [
             workload
