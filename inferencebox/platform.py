@@ -121,6 +121,8 @@ class Platform(ABC):
     """Who signed the certificate of the TLS entrance."""
     mesh_ca: Path
     """Who signs the workloads' certificates."""
+    changed: Sequence[str] = ()
+    """Layers that the last bring-up installed, or installed anew, where it can tell."""
     signing_keys: Path
     """The JWT server's keys: what an insider could get hold of, so that forgeries are as good as they can be."""
 

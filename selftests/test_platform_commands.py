@@ -30,6 +30,7 @@ class Standing:
     capabilities: dict[str, str | None] = field(default_factory=lambda: {"gateway": None, "pods": "no kubelet"})
     kubeconfig: Path = Path("/state/kubeconfig")
     logs: Path = Path("/state/logs")
+    changed: tuple[str, ...] = ()
 
     @property
     def endpoints(self) -> dict[str, Endpoint]:

@@ -96,9 +96,9 @@ def up(
     began = monotonic()
     chosen = Release.load(release)
     found = _running(instance)
+    options = PlatformOptions(models, limits, nodes, telemetry)
     if found is None:
         _require_fit_machine(provider)
-        options = PlatformOptions(models, limits, nodes, telemetry)
         found = _bring_up(console, provider, instance, release, options)
         how = f"is up after {monotonic() - began:.1f} s"
     elif found.release != chosen.name:
@@ -107,8 +107,8 @@ def up(
             f"take it down first (ibox down --instance {instance}), or choose another --instance",
         )
     else:
-        found = providers.open_platform(provider, instance, release, PlatformOptions(models, limits, nodes))
-        how = "was up already, nothing changed"
+        found = _bring_up(console, provider, instance, release, options)
+        how = f"was up already, {'changed now: ' + ', '.join(found.changed) if found.changed else 'nothing changed'}"
     console.print(f"The platform {instance} {how} (release {found.release}, provider {found.provider}).")
     console.print(_how_to_use(found), markup=False)
 
@@ -224,7 +224,7 @@ class Layers:
 def _how_to_use(platform: Platform) -> str:
     ends = platform.endpoints
     name = "" if platform.instance == DEFAULT_INSTANCE else f" --instance {platform.instance}"
-    lines = ["", "Where it answers:", *(f"  {which:14}{end.url}" for which, end in sorted(ends.items()))]
+    lines = ["", "Where it answers:", *(f"  {which:17}{end.url}" for which, end in sorted(ends.items()))]
     lines += ["", "Use it:", f"  export KUBECONFIG={shlex.quote(str(platform.kubeconfig))}"]
     if "jwt-server" in ends and "gateway" in ends:
         pick = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"tenant-a\"])'"
@@ -271,7 +271,7 @@ def _tell(console: Console, platform: Platform, parts: list[ComponentStatus]) ->
     console.print(table)
     console.print("\nWhere it answers:")
     for name, end in sorted(platform.endpoints.items()):
-        console.print(f"  {name:14}{end.url}", markup=False)
+        console.print(f"  {name:17}{end.url}", markup=False)
     reasons: dict[str, list[str]] = {}
     for name, why in sorted(platform.capabilities.items()):
         if why:

@@ -36,6 +36,7 @@ PROCESS = "cat /proc/$(cat /run/keeper/pid)/stat"
 NAMES = {"envoy-ratelimit": "ratelimit"}
 """Deployment -> what scenarios call it, where that differs."""
 TIER_1 = {"gateway.envoyproxy.io/owning-gateway-name": "ai-inference-gateway"}
+REVISION = "serving.knative.dev/revision"
 TIER_2 = {"istio": "ingressgateway"}
 ASKING_SECONDS = 20.0
 MONITORING = "monitoring"
@@ -55,6 +56,7 @@ class KubernetesPlatform(Platform):
         self.release = record.release
         self.capabilities = record.capabilities
         self.endpoints = record.endpoints
+        self.changed = record.changed
         self.kubeconfig = self.state / "kubeconfig"
         self.logs = self.state / "logs"
         self.edge_ca = self.state / "edge-ca.crt"
@@ -208,7 +210,8 @@ class KubernetesPlatform(Platform):
     # --- components
 
     def components(self) -> list[ComponentStatus]:
-        deployments = [*self._ours("Deployment"), *self._ours("DaemonSet")]
+        deployments = [each for each in self._ours("Deployment") if not _is_idle_revision(each)]
+        deployments += self._ours("DaemonSet")
         pods = self._ours("Pod")
         return [*(_part(each, pods) for each in deployments), *(_replica(pod) for pod in pods if objects.is_ours(pod))]
 
@@ -338,6 +341,12 @@ def _tier(pod: Object) -> str:
     labels = pod["metadata"].get("labels") or {}
     tiers = {"tier-1": TIER_1, "tier-2": TIER_2}
     return next((tier for tier, marks in tiers.items() if marks.items() <= labels.items()), "")
+
+
+def _is_idle_revision(found: Object) -> bool:
+    """A model's revision without pods is as it should be: nobody asks it, or another one has taken its place."""
+    labels = found["metadata"].get("labels") or {}
+    return REVISION in labels and found["spec"].get("replicas", 1) == 0
 
 
 def _component_name(found: Object) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-MODEL_PORT, PROXY_PORT, TIER_1_PORT, KNATIVE_PORT, KUBELET_PORT = 8080, 15090, 19001, 9090, 10250
+MODEL_PORT, PROXY_PORT, TIER_1_PORT, ISTIOD_PORT = 8080, 15090, 19001, 15014
+KNATIVE_PORT, KUBELET_PORT = 9090, 10250
 SERVED = "serving.kserve.io/inferenceservice"
 REPLICA = "inference-in-a-box/workload"
 TIER_1 = "gateway.envoyproxy.io/owning-gateway-name"
@@ -33,7 +34,7 @@ def targets(pods: list[Pod]) -> dict[str, list[Target]]:
 
     A model is what KServe serves, or a replica of the same program that a scenario brought.
     """
-    found: dict[str, list[Target]] = {name: [] for name in ("models", "proxies", "tier-1", "knative")}
+    found: dict[str, list[Target]] = {name: [] for name in ("models", "proxies", "tier-1", "istiod", "knative")}
     nodes: dict[str, str] = {}
     for pod in pods:
         labels = pod["metadata"].get("labels") or {}
@@ -44,7 +45,9 @@ def targets(pods: list[Pod]) -> dict[str, list[Target]]:
         if PROXY_PORT in ports:
             found["proxies"].append(_target(pod, PROXY_PORT))
         if TIER_1_PORT in ports and TIER_1 in labels:
-            found["tier-1"].append({"targets": [f"{pod['status']['podIP']}:{TIER_1_PORT}"]})
+            found["tier-1"].append(_plain(pod, TIER_1_PORT))
+        if ISTIOD_PORT in ports and labels.get("app") == "istiod":
+            found["istiod"].append(_plain(pod, ISTIOD_PORT))
         if labels.get("app") in KNATIVE and KNATIVE_PORT in ports:
             found["knative"].append(_target(pod, KNATIVE_PORT))
     kubelets = [{"targets": [f"{at}:{KUBELET_PORT}"], "labels": {"node": node}} for node, at in sorted(nodes.items())]
@@ -61,13 +64,17 @@ def _ports(pod: Pod) -> set[int]:
     return {port["containerPort"] for container in containers for port in container.get("ports") or []}
 
 
+def _plain(pod: Pod, port: int) -> Target:
+    return {"targets": [f"{pod['status']['podIP']}:{port}"]}
+
+
 def _target(pod: Pod, port: int) -> Target:
     metadata = pod["metadata"]
     own, namespace = metadata.get("labels") or {}, metadata["namespace"]
     labels = {"namespace": namespace, "pod": metadata["name"], "app": own.get("app", metadata["name"])}
     if namespace.startswith("tenant-"):
         labels |= {"tenant": namespace, "model": labels["app"], "version": own.get("version", "")}
-    return {"targets": [f"{pod['status']['podIP']}:{port}"], "labels": labels}
+    return {**_plain(pod, port), "labels": labels}
 
 
 def write(folder: Path, pods: list[Pod]) -> None:
