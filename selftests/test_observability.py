@@ -3,7 +3,9 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from inferencebox.pki import Authority
 from inferencebox.probes.prometheus import grown, nearly
 from inferencebox.programs import provide
 from inferencebox.programs.progress import Silent
-from inferencebox.providers.kubernetes import makers
+from inferencebox.providers.kubernetes import makers, targets
 from inferencebox.providers.local.telemetry import PROGRAMS, Telemetry
 from inferencebox.release import DEFAULT_RELEASE, Release
 
@@ -158,3 +160,75 @@ def test_growth_starts_at_nothing_and_survives_a_restart() -> None:
 def test_nearly_is_a_share_of_what_is_wanted() -> None:
     assert nearly(200, 0.02) == (196, 204)
     assert nearly(5, 0) == (5, 5)
+
+
+def pod(namespace: str, name: str, port: int, phase: str = "Running", **labels: str) -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": namespace, "name": name, "labels": labels},
+        "spec": {"nodeName": "node-1", "containers": [{"ports": [{"containerPort": port}]}]},
+        "status": {"phase": phase, "podIP": "10.244.0.9", "hostIP": "172.18.0.2"},
+    }
+
+
+def test_a_models_pod_is_scraped_as_its_tenants() -> None:
+    served = {targets.SERVED: "iris", "app": "iris", "version": "v2"}
+    found = targets.targets([pod("tenant-a", "iris-1", 8080, **served)])
+    labels = {"namespace": "tenant-a", "pod": "iris-1", "app": "iris"}
+    labels |= {"tenant": "tenant-a", "model": "iris", "version": "v2"}
+    assert found["models"] == [{"targets": ["10.244.0.9:8080"], "labels": labels}]
+    assert found["kubelet"] == [{"targets": ["172.18.0.2:10250"], "labels": {"node": "node-1"}}]
+
+
+def test_what_is_no_model_gives_no_model_metrics() -> None:
+    pods = [
+        pod("tenant-a", "stub", 8080, **{targets.REPLICA: "stub-model", "app": "stub"}),
+        pod("default", "jwt-server", 8080, app="jwt-server"),
+        pod("tenant-a", "sidecar", 15090, **{targets.SERVED: "iris", "app": "iris"}),
+    ]
+    found = targets.targets(pods)
+    assert found["models"] == []
+    assert [each["labels"]["pod"] for each in found["proxies"]] == ["sidecar"]
+
+
+def test_a_part_of_the_platform_is_no_tenants() -> None:
+    found = targets.targets(
+        [
+            pod("istio-system", "istiod-1", 15014, app="istiod"),
+            pod("envoy-gateway-system", "envoy-1", 19001, **{targets.TIER_1: "ai-inference-gateway"}),
+            pod("knative-serving", "autoscaler-1", 9090, app="autoscaler"),
+            pod("monitoring", "prometheus-1", 9090, app="prometheus"),
+        ]
+    )
+    assert [found[name] for name in ("istiod", "tier-1")] == [
+        [{"targets": ["10.244.0.9:15014"]}],
+        [{"targets": ["10.244.0.9:19001"]}],
+    ]
+    labels = {"namespace": "knative-serving", "pod": "autoscaler-1", "app": "autoscaler"}
+    assert found["knative"] == [{"targets": ["10.244.0.9:9090"], "labels": labels}]
+
+
+def test_targets_come_and_go_with_their_pods(tmp_path: Path) -> None:
+    made = [pod("tenant-a", f"iris-{number}", 15090, app="iris") for number in (1, 2)]
+    for number, each in enumerate(made):
+        each["metadata"]["uid"] = str(number)
+    ended = {**made[1], "status": {**made[1]["status"], "phase": "Succeeded"}}
+
+    class Played:
+        def pods(self) -> tuple[list[Any], str]:
+            return made[:1], "7"
+
+        def changes(self, since: str) -> Iterator[tuple[str, Any]]:
+            assert since == "7"
+            yield "ADDED", made[1]
+            seen.append(names())
+            yield "MODIFIED", ended
+            seen.append(names())
+            yield "DELETED", made[0]
+            seen.append(names())
+
+    def names() -> list[str]:
+        return [each["labels"]["pod"] for each in json.loads((tmp_path / "proxies.json").read_text())]
+
+    seen: list[list[str]] = []
+    targets.follow(Played(), tmp_path)
+    assert seen == [["iris-1", "iris-2"], ["iris-1"], []]
