@@ -176,6 +176,19 @@ def no_connection(*kinds: str) -> Check:
     return that(wish, lambda seen: seen.status is None and seen.error in allowed)
 
 
+def unreachable() -> Check:
+    """No connection; or the caller's own sidecar, which takes every connection, says that it could make none."""
+
+    def told_by_sidecar(seen: Any) -> bool:
+        return (
+            seen.error is None
+            and seen.cause == "upstream-connect"
+            and "x-envoy-upstream-service-time" not in seen.headers
+        )
+
+    return no_connection() | that("the caller's own sidecar: no connection", told_by_sidecar)
+
+
 def trusted() -> Check:
     """Of a handshake: chain and name of the certificate verified against the authority given."""
     return that("a trusted certificate", lambda seen: seen.trusted is True)

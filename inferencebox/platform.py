@@ -56,7 +56,11 @@ class WorkloadSpec:
 
 @dataclass(frozen=True)
 class Workload:
-    """A running replica."""
+    """A running replica.
+
+    Args:
+        port: where others reach it: its program's port, or that of what queues requests before the program.
+    """
 
     namespace: str
     name: str
@@ -67,6 +71,7 @@ class Workload:
     locality: str = ""
     mesh: bool = True
     service_account: str = ""
+    port: int = 8080
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def kitchen(tmp_path: Path) -> Kitchen:
         values={},
         makers={},
         kubernetes="v1.33.4",
-        small=Small({"cpu": "5m"}, frozenset({"HorizontalPodAutoscaler"})),
+        small=Small({"cpu": "5m"}, {"failureThreshold": 12}, frozenset({"HorizontalPodAutoscaler"})),
     )
 
 
@@ -85,6 +85,17 @@ class TestDocuments:
     ) -> None:
         ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES))
         assert _container(deployment)["resources"] == {"requests": {"cpu": "5m"}, "limits": {"memory": "1Gi"}}
+
+    def test_small_machines_are_given_time_before_what_is_late_is_killed(
+        self, kitchen: Kitchen, tmp_path: Path
+    ) -> None:
+        probe = "{httpGet: {path: /healthz, port: 81}, failureThreshold: 3, periodSeconds: 2}"
+        containers = f"{{template: {{spec: {{containers: [{{name: mesh, livenessProbe: {probe}}}]}}}}}}"
+        change = f"changes: [{{kind: Deployment, name: mesh, merge: {{spec: {containers}}}}}]\n"
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES + change))
+        ask = {"path": "/healthz", "port": 81}
+        wanted = {"httpGet": ask, "failureThreshold": 12, "periodSeconds": 2}
+        assert _container(deployment)["livenessProbe"] == wanted
 
     def test_a_change_is_merged_by_name_into_lists(self, kitchen: Kitchen, tmp_path: Path) -> None:
         containers = "{template: {spec: {containers: [{name: mesh, args: [--quiet]}]}}}"

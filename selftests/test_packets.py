@@ -42,7 +42,7 @@ def test_clear_text_on_the_wire_is_found_and_its_flow_named() -> None:
     seen = capture.observed
     assert seen is not None
     assert seen.between(here, "127.0.0.1") > 4
-    assert [flow.startswith(here) for flow in seen.found_between("canary-in", here, "127.0.0.1")] == [True]
+    assert [flow.startswith(here) for flow in seen.found_to("canary-in", "127.0.0.1")] == [True]
     assert seen.found["absent"] == []
 
 

@@ -110,7 +110,7 @@ class FakeSuite:
         self.claims = {name: Claim(name, f"t.py::{name}", name, tuple(what), 1) for name, what in noticing.items()}
         self.broken, self.runs, self.sick, self.slow = "", [], set(), set()
 
-    def run(self, names, patience=1.0):
+    def run(self, names, patience=1.0, settings=None):
         names = list(names)
         self.runs.append((self.broken, patience, names))
         return {name: self._verdict(name, patience) for name in names}
@@ -125,7 +125,7 @@ class FakeSuite:
 def run_all(monkeypatch, tmp_path):
     """Runs some sabotages of the catalogue over a fake suite."""
 
-    def make(suite, *names, problem="", effect=True):
+    def make(suite, *names, problem="", effect=True, there=True):
         @contextmanager
         def broken(_platform, sabotage):
             if not effect:
@@ -134,10 +134,16 @@ def run_all(monkeypatch, tmp_path):
             yield healing
             suite.broken, healing.problem = "", problem
 
+        def attach(instance):
+            if not there:
+                raise SetupProblem(f"no platform {instance} is up", "run `ibox up`")
+            return instance
+
         opened = []
+        monkeypatch.setenv("IBOX_STATE", str(tmp_path / "state"))
         monkeypatch.setattr(running, "broken", broken)
         monkeypatch.setattr(running, "heal_leftovers", lambda _platform: 0)
-        monkeypatch.setattr(running.providers, "attach", lambda instance: instance)
+        monkeypatch.setattr(running.providers, "attach", attach)
         monkeypatch.setattr(running.providers, "close_platform", opened.append)
         monkeypatch.setattr(running.providers, "open_platform", lambda *_: "new")
         record = Record.resume(tmp_path)
@@ -201,11 +207,19 @@ def test_a_sabotage_without_effect_is_no_kill(run_all):
 
 
 def test_a_platform_that_is_not_healed_is_brought_up_anew(run_all):
-    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
     suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"], "TEN-07": ["limit-range.removed"]})
-    outcomes, opened, _ = run_all(suite, "quota.removed", "limit-range.removed", problem="the quota is gone")
+    names = ("quota.removed", "limit-range.removed")
+    outcomes, opened, _ = run_all(suite, *names, problem="the quota is gone", there=False)
     assert outcomes["quota.removed"].word == "not healed"
-    assert opened == ["fake"]
+    assert opened == ["fake", "fake"]
+
+
+def test_somebody_elses_platform_that_is_not_healed_is_left_alone(run_all):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"], "TEN-07": ["limit-range.removed"]})
+    with pytest.raises(
+        SetupProblem, match=r"the platform fake is not as it was after quota\.removed: the quota is gone"
+    ):
+        run_all(suite, "quota.removed", "limit-range.removed", problem="the quota is gone")
 
 
 def test_a_run_goes_on_where_it_ended(run_all):

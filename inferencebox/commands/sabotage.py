@@ -26,9 +26,9 @@ EXAMPLES = """
 
   ibox sabotage --list                   what there is, what it breaks, who must notice
 
-  ibox sabotage --provider kind --instance default scaling.*    on the cluster that is up
-
   ibox sabotage --resume                 go on where an earlier run ended
+
+  ibox sabotage --instance default scaling.*    on the platform that is up, whoever provides it
 
 Exit code 0: every sabotage was noticed by all that promise it, by nobody else, and healed; 1: not; 2: the environment.
 """
@@ -46,7 +46,9 @@ def sabotage(
     names: Names = None,
     show: Annotated[bool, typer.Option("--list", help="Say what there is and break nothing.")] = False,
     instance: Annotated[str, typer.Option(help="Name of the platform; used as it is if it is up.")] = "sabotage",
-    provider: Annotated[str, typer.Option(help="Who brings the platform up if it is not: local or kind.")] = "local",
+    provider: Annotated[
+        str, typer.Option(help=f"Who brings it up if it is not: {', '.join(providers.PROVIDERS)}.")
+    ] = "local",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running afterwards.")] = False,
     jobs: Annotated[int, typer.Option(help="Scenarios at the same time.")] = 2,
     reports: Annotated[Path | None, typer.Option(help="Where the kill matrix goes; default: reports/.")] = None,

@@ -35,20 +35,27 @@ HELM_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Small:
-    """How much containers ask for where machines are small: the vendors' requests do not fit two cores.
+    """How containers are where machines are small: the vendors' requests and patience do not fit two cores.
 
     Args:
         requests: in place of the vendors'.
+        liveness: of liveness probes, in place of the vendors'.
         without: kinds that make no sense there.
     """
 
     requests: Mapping[str, str]
+    liveness: Mapping[str, int]
     without: frozenset[str]
 
     @classmethod
     def load(cls) -> "Small":
         raw = yaml.safe_load((manifests_dir() / "layers" / "small.yaml").read_text())
-        return cls(raw["requests"], frozenset(raw["without"]))
+        return cls(raw["requests"], raw["liveness"], frozenset(raw["without"]))
+
+    def fit(self, container: dict[str, Any]) -> None:
+        container["resources"] = {**(container.get("resources") or {}), "requests": dict(self.requests)}
+        if probe := container.get("livenessProbe"):
+            container["livenessProbe"] = {**probe, **self.liveness}
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Kitchen:
         files = [file for part in layer.parts for file in self._inputs(part)]
         images = {name: self.image(name) for name in layer.images.values()}
         used = {name: value for name, value in self.values.items() if f"${{{name}}}" in self._own_text(layer)}
-        small = [dict(self.small.requests), sorted(self.small.without)] if self.small else []
+        small = [dict(self.small.requests), dict(self.small.liveness), sorted(self.small.without)] if self.small else []
         made = [self.makers[part.by].made_from for part in layer.parts if isinstance(part, Made)]
         texts = [*made, (layer.folder / "layer.yaml").read_text(), json.dumps([images, used, small], sort_keys=True)]
         return fingerprint(files, *texts)
@@ -182,7 +189,7 @@ class Kitchen:
         document.pop("status", None)
         if self.small and document["kind"] in WORKLOADS:
             for container in _containers(document):
-                container["resources"] = {**(container.get("resources") or {}), "requests": dict(self.small.requests)}
+                self.small.fit(container)
         return document
 
 

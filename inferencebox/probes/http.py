@@ -262,6 +262,10 @@ class Call:
         """The same request, sent by curl from inside a replica."""
         return CallWithin(self, platform, workload)
 
+    def beside(self, platform: Platform) -> "CallWithin":
+        """The same request, sent by curl from the platform's network but from no workload, and outside the mesh."""
+        return CallWithin(self, platform, None)
+
     def as_curl(self) -> str:
         """What a person could type; secrets are $TOKEN and $API_KEY."""
         shown = [(n, _hide(n, v)) for n, v in self.wire_headers("") if n not in _IMPLIED and (n != "host" or self.host)]
@@ -505,25 +509,35 @@ _MARK = b"\n--inferencebox-curl--\n"
 
 @dataclass(frozen=True)
 class CallWithin:
-    """A `Call` that curl sends from inside a replica: the probe `Call.within` gives."""
+    """A `Call` that curl sends from inside a replica, or without one from beside them: what `Call.within` gives."""
 
     call: Call
     platform: Platform
-    workload: Workload
+    workload: Workload | None
 
     def __str__(self) -> str:
-        return f"{self.call} from {self.workload.namespace}/{self.workload.name}"
+        return f"{self.call} from {self._place}"
+
+    @property
+    def _place(self) -> str:
+        return f"{self.workload.namespace}/{self.workload.name}" if self.workload else "beside the workloads"
 
     def __call__(self) -> Observation:
         return _send_and_tell(self.call.called(str(self)), self._send, self.as_curl())
 
     def as_curl(self) -> str:
         """The command as kubectl would run it in the pod."""
+        if self.workload is None:
+            return f"{self.call.as_curl()}  # {self._place}"
         return f"kubectl exec -n {self.workload.namespace} {self.workload.name} -- {self.call.as_curl()}"
 
     def _send(self, request_id: str) -> Observation:
         argv = curl_argv(self.call, request_id)
-        done = self.platform.run_in(self.workload, argv, stdin=self.call.content, timeout=self.call.timeout + 15)
+        limit = self.call.timeout + 15
+        if self.workload is None:
+            done = self.platform.run_beside(argv, stdin=self.call.content, timeout=limit)
+        else:
+            done = self.platform.run_in(self.workload, argv, stdin=self.call.content, timeout=limit)
         return read_curl(done.returncode, done.stdout, done.stderr)
 
 

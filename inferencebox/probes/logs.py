@@ -16,6 +16,8 @@ from inferencebox import evidence
 from inferencebox.platform import Platform
 
 FILES = {"tier-1": "*tier-1-access*.log", "tier-2": "*istio-ingressgateway*.log"}
+KNATIVE_HOP = "knative-local-gateway"
+"""In the server name asked for: tier 2's proxies also carry Knative's routes, to which tier 2 hands a request on."""
 READ_LIMIT = 32 * 1024 * 1024
 """Bytes of each log, from its end, that are looked at."""
 _NAMES = {
@@ -85,9 +87,12 @@ def _tail(log: Path) -> bytes:
 
 
 def _read(tier: str, line: bytes) -> Entry | None:
-    """One line; nothing for what is no entry of an access log (the proxies' other messages, a line half written)."""
+    """One line; nothing for what is no entry of an access log (the proxies' other messages, a line half written), and
+    for a request that tier 2 handed on to the Knative route on its own proxies: it has an entry as it came in."""
     try:
         fields = json.loads(line)
+        if KNATIVE_HOP in str(fields.get("requested_server_name")):
+            return None
         named = {_NAMES.get(name, name): value for name, value in fields.items()}
         return Entry(
             tier=tier,

@@ -39,9 +39,9 @@ class Packets:
         """Packets between two addresses, each `host` or `host:port`, in either direction."""
         return sum(count for flow, count in self.flows.items() if _joins(flow, one, other))
 
-    def found_between(self, needle: str, one: str, other: str) -> list[str]:
-        """The flows between two addresses in which the needle was."""
-        return [flow for flow in self.found[needle] if _joins(flow, one, other)]
+    def found_to(self, needle: str, target: str) -> list[str]:
+        """The flows to an address (`host` or `host:port`) in which the needle was."""
+        return [flow for flow in self.found[needle] if _is(flow.partition(">")[2], target)]
 
     def __str__(self) -> str:
         hits = ", ".join(f"{needle!r} in {len(flows)} flows" for needle, flows in self.found.items())

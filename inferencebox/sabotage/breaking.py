@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from inferencebox.errors import SetupProblem
 from inferencebox.platform import Platform
 from inferencebox.probes.kubernetes import Kube
 
 from .catalogue import Sabotage
-from .local import memory_file
-from .mechanisms import NoEffect, Scene
-from .remembered import Memory
+from .effects import NoEffect
+from .mechanisms import Scene
+from .remembered import Memory, memory_file
 from .settling import VIEWS, Settling
 
 AT_ONCE_SECONDS = 1.0
@@ -39,8 +40,7 @@ def broken(platform: Platform, sabotage: Sabotage) -> Iterator[Healing]:
     ends = ExitStack()
     try:
         settling = Settling(platform, sabotage.settle)
-        for mechanism in sabotage.how:
-            mechanism.apply(Scene(platform, kube, memory, ends))
+        _apply(sabotage, Scene(platform, kube, memory, ends))
         _arrived(settling, sabotage)
         yield healing
     finally:
@@ -65,6 +65,14 @@ def heal_leftovers(platform: Platform) -> int:
         memory.undo(Kube(platform.kubeconfig))
         settling.wait()
     return count
+
+
+def _apply(sabotage: Sabotage, scene: Scene) -> None:
+    try:
+        for mechanism in sabotage.how:
+            mechanism.apply(scene)
+    except SetupProblem as problem:
+        raise NoEffect(problem.what) from problem
 
 
 def _arrived(settling: Settling, sabotage: Sabotage) -> None:

@@ -1,35 +1,92 @@
-"""What mechanisms need to know of a platform on Kubernetes."""
+"""Inside a platform on a cluster: its Deployments and pods."""
 
+import fnmatch
+import time
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
+from inferencebox.layers.readiness import Target, wait_until_ready
 from inferencebox.providers.kubernetes.objects import is_ready, workload
+from inferencebox.providers.kubernetes.platform import TIER_1, KubernetesPlatform
 
-if TYPE_CHECKING:
-    from inferencebox.providers.kubernetes.platform import KubernetesPlatform
+from .effects import NoEffect
+from .means import Undo
+from .remembered import Memory
+from .tampering import listed
 
-WHERE: Mapping[str, tuple[str, str, int]] = MappingProxyType(
-    {
-        "tier-1": ("envoy-gateway-system", "gateway.envoyproxy.io/owning-gateway-name=ai-inference-gateway", 19000),
-        "istiod": ("istio-system", "app=istiod", 15014),
-    }
-)
-"""Part -> its namespace, its pods' labels, and the port on its own loopback on which it tells of itself."""
-ASKING_SECONDS = 10.0
+READY_SECONDS = 90.0
+ENVOY_ADMIN, ISTIOD_DEBUG = 19000, 15014
+ISTIOD = {"app": "istiod"}
+SECONDS = 10.0
 
 
-def inside(platform: "KubernetesPlatform", part: str, path: str) -> str:
-    """What tier 1's Envoy (``tier-1``) or ``istiod`` answers on its own loopback; nothing while it does not."""
-    namespace, labels, port = WHERE[part]
-    for pod in platform.kube.quietly().list("pods", namespace, labels).items:
-        if not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
-            continue
-        try:
-            url = platform.forward(workload(pod), port).url + path
-            return httpx.get(url, timeout=ASKING_SECONDS, trust_env=False).text
-        except httpx.HTTPError:
-            return ""
-    return ""
+@dataclass(frozen=True)
+class KubernetesMeans:
+    platform: KubernetesPlatform
+
+    def with_settings(self, components: str, settings: Mapping[str, str], memory: Memory) -> Undo:
+        found = [
+            deployment
+            for deployment in listed(self.platform.kube, "deployment")
+            if any(fnmatch.fnmatch(name, components) for name in _names(deployment))
+        ]
+        if not found:
+            raise NoEffect(f"no Deployment of the cluster is {components}")
+
+        def run(with_these: Mapping[str, str]) -> None:
+            for deployment in found:
+                memory.note("changed", deployment)
+                self._run(deployment, with_these)
+
+        run(settings)
+        return lambda: run({})
+
+    def _run(self, deployment: Mapping[str, Any], settings: Mapping[str, str]) -> None:
+        """As it was, but for these settings; returns when its pods are ready."""
+        name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
+        containers = [dict(each) for each in deployment["spec"]["template"]["spec"]["containers"]]
+        for container in containers:
+            kept = [each for each in container.get("env") or [] if each["name"] not in settings]
+            container["env"] = [*kept, *({"name": key, "value": value} for key, value in settings.items())]
+        change = [{"op": "replace", "path": "/spec/template/spec/containers", "value": containers}]
+        self.platform.kube.patch("deployment", name, namespace, change).require()
+        target = Target("Deployment.apps", namespace, frozenset({name}))
+        wait_until_ready(self.platform.kube, target, time.monotonic() + READY_SECONDS, lambda _: None)
+
+    def freeze(self, component: str) -> Undo:
+        """Without its pod: what it steers are other pods."""
+        self.platform.stop(component)
+        return lambda: self.platform.start(component)
+
+    def forgetful(self, component: str, folder: str) -> Undo:
+        raise NoEffect(f"what {component} keeps in a cluster is not reached yet")
+
+    def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
+        raise NoEffect(f"{name} is a file of the local platform")
+
+    def tier_1(self, path: str) -> str:
+        return self._inside("envoy-gateway-system", TIER_1, ENVOY_ADMIN, path)
+
+    def istiod(self, path: str) -> str:
+        return self._inside("istio-system", ISTIOD, ISTIOD_DEBUG, path)
+
+    def _inside(self, namespace: str, labels: Mapping[str, str], port: int, path: str) -> str:
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        for pod in self.platform.kube.quietly().list("pods", namespace, selector).items:
+            if not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+                continue
+            try:
+                url = self.platform.forward(workload(pod), port).url + path
+                return httpx.get(url, timeout=SECONDS, trust_env=False).text
+            except httpx.HTTPError:
+                return ""
+        return ""
+
+
+def _names(deployment: Mapping[str, Any]) -> tuple[str, str]:
+    """Both ways in which a component may be called."""
+    metadata = deployment["metadata"]
+    return str(metadata["name"]), f"{metadata['namespace']}.{metadata['name']}"

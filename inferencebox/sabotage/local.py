@@ -1,132 +1,107 @@
-"""What mechanisms need to know of the provider, and of keys."""
+"""Inside the local platform: its processes, their scripts and files."""
 
-import base64
 import fnmatch
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from inferencebox.errors import SetupProblem
 from inferencebox.paths import state_dir
-from inferencebox.pki import Authority
-from inferencebox.platform import Platform
+from inferencebox.providers.local.platform import LocalPlatform
 
-if TYPE_CHECKING:
-    from inferencebox.providers.local.platform import LocalPlatform
+from .effects import NoEffect
+from .means import Undo
+from .remembered import Memory
 
 MARK = "exec "
 """Where, in the script that supervisord runs, the program itself begins."""
 AGENT_PORT = 15020
 POD_OF_TIER_1 = "envoy-gateway"
-ISTIOD = "127.0.0.1:15014"
 
 
-def with_settings(whole: Platform, components: str, settings: Mapping[str, str]) -> Callable[[], None]:
-    """Restart components with other environment variables; gives what undoes it."""
-    platform = _local(whole)
-    names = [part.name for part in platform.components() if fnmatch.fnmatch(part.name, components)]
-    scripts = {name: state_dir(platform.instance) / "programs" / f"{name}.sh" for name in names}
-    before = {name: script.read_text() for name, script in scripts.items()}
-    exports = "".join(f"export {key}='{value}'\n" for key, value in settings.items())
+@dataclass(frozen=True)
+class LocalMeans:
+    platform: LocalPlatform
 
-    def run(texts: Mapping[str, str]) -> None:
-        for name in names:
-            scripts[name].write_text(texts[name])
-        platform.supervisor.stop(*names)
-        for name in names:
-            platform.start(name)
-        for name in names:
-            if name.endswith(".proxy"):
-                platform.readiness.http(name, "127.0.0.1", AGENT_PORT, "/healthz/ready", name.removesuffix(".proxy"))
+    @property
+    def _state(self) -> Path:
+        return state_dir(self.platform.instance)
 
-    run({name: text.replace(MARK, exports + MARK, 1) for name, text in before.items()})
-    return lambda: run(before)
+    def with_settings(self, components: str, settings: Mapping[str, str], memory: Memory) -> Undo:
+        platform = self.platform
+        names = [part.name for part in platform.components() if fnmatch.fnmatch(part.name, components)]
+        scripts = {name: self._state / "programs" / f"{name}.sh" for name in names}
+        before = {name: script.read_text() for name, script in scripts.items()}
+        exports = "".join(f"export {key}='{value}'\n" for key, value in settings.items())
 
+        def run(texts: Mapping[str, str]) -> None:
+            for name in names:
+                scripts[name].write_text(texts[name])
+            platform.supervisor.stop(*names)
+            for name in names:
+                platform.start(name)
+            for name in names:
+                if name.endswith(".proxy"):
+                    pod = name.removesuffix(".proxy")
+                    platform.readiness.http(name, "127.0.0.1", AGENT_PORT, "/healthz/ready", pod)
 
-def freeze(platform: Platform, component: str) -> Callable[[], None]:
-    """Stop a component's process without ending it; gives what undoes it."""
-    supervisor = _local(platform).supervisor
-    supervisor.signal(component, "STOP")
-    return lambda: supervisor.signal(component, "CONT")
+        run({name: text.replace(MARK, exports + MARK, 1) for name, text in before.items()})
+        return lambda: run(before)
 
+    def freeze(self, component: str) -> Undo:
+        supervisor = self.platform.supervisor
+        supervisor.signal(component, "STOP")
+        return lambda: supervisor.signal(component, "CONT")
 
-def forgetful(platform: Platform, component: str, folder: str) -> Callable[[], None]:
-    """Whenever the component starts it finds its folder empty; gives what undoes it and starts it as it was."""
-    supervisor, state = _local(platform).supervisor, state_dir(platform.instance)
-    script, kept, aside = state / "programs" / f"{component}.sh", state / folder, state / f"{folder}.before-sabotage"
-    text = script.read_text()
-    shutil.copytree(kept, aside, dirs_exist_ok=True)
-    script.write_text(text.replace(MARK, f"rm -rf {shlex.quote(str(kept))}/*\n{MARK}", 1))
+    def forgetful(self, component: str, folder: str) -> Undo:
+        platform, supervisor, state = self.platform, self.platform.supervisor, self._state
+        script, kept, aside = (
+            state / "programs" / f"{component}.sh",
+            state / folder,
+            state / f"{folder}.before-sabotage",
+        )
+        text = script.read_text()
+        shutil.copytree(kept, aside, dirs_exist_ok=True)
+        script.write_text(text.replace(MARK, f"rm -rf {shlex.quote(str(kept))}/*\n{MARK}", 1))
 
-    def undo() -> None:
-        script.write_text(text)
-        if _files(kept) != _files(aside):
-            supervisor.stop(component)
-            shutil.rmtree(kept)
-            shutil.copytree(aside, kept)
-            platform.start(component)
-        shutil.rmtree(aside)
+        def undo() -> None:
+            script.write_text(text)
+            if _files(kept) != _files(aside):
+                supervisor.stop(component)
+                shutil.rmtree(kept)
+                shutil.copytree(aside, kept)
+                platform.start(component)
+            shutil.rmtree(aside)
 
-    return undo
+        return undo
 
+    def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
+        file = self._state / name
+        before = after = file.read_text()
+        for text, other in replace.items():
+            if text not in after:
+                raise NoEffect(f"{file} has no {text!r} to replace: bring the sabotage catalogue up to date")
+            after = after.replace(text, other)
 
-def rewritten(whole: Platform, name: str, replace: Mapping[str, str], component: str) -> Callable[[], None]:
-    """Replace text in a file of the platform's state, and have a component read it; gives what undoes it.
+        def write(content: str) -> None:
+            file.write_text(content)
+            self.platform.supervisor.signal(component, "HUP")
 
-    Raises:
-        SetupProblem: a text is not there, so that nothing would be broken.
-    """
-    platform = _local(whole)
-    file = state_dir(platform.instance) / name
-    before = after = file.read_text()
-    for text, other in replace.items():
-        if text not in after:
-            raise SetupProblem(f"{file} has no {text!r} to replace", "bring the sabotage catalogue up to date")
-        after = after.replace(text, other)
+        write(after)
+        return lambda: write(before)
 
-    def write(content: str) -> None:
-        file.write_text(content)
-        platform.supervisor.signal(component, "HUP")
-
-    write(after)
-    return lambda: write(before)
-
-
-def inside(platform: "LocalPlatform", part: str, path: str) -> str:
-    """What tier 1's Envoy (``tier-1``) or istiod answers on its own loopback; nothing while it does not."""
-    if part == "tier-1":
-        run = state_dir(platform.instance) / "tier1" / "run"
+    def tier_1(self, path: str) -> str:
+        run = self._state / "tier1" / "run"
         found = sorted(run.glob("*/admin-address.txt"), key=lambda file: file.stat().st_mtime)
-        if not found:
-            return ""
-        pod, address = POD_OF_TIER_1, found[-1].read_text().strip()
-    else:
-        pod, address = part, ISTIOD
-    reply = platform.box.run(["curl", "-sg", "-m", "5", f"http://{address}{path}"], pod=pod)
-    return reply.stdout.decode(errors="replace")
+        return self._inside(POD_OF_TIER_1, f"http://{found[-1].read_text().strip()}{path}") if found else ""
 
+    def istiod(self, path: str) -> str:
+        return self._inside("istiod", f"http://127.0.0.1:15014{path}")
 
-def foreign_certificate(hosts: tuple[str, ...]) -> dict[str, str]:
-    """Data of a TLS Secret, signed by an authority that nobody knows."""
-    issued = Authority.create("somebody else").issue("gateway", hosts=list(hosts))
-    data = {"tls.crt": issued.certificate, "tls.key": issued.key}
-    return {name: base64.b64encode(value).decode() for name, value in data.items()}
+    def _inside(self, pod: str, url: str) -> str:
+        return self.platform.box.run(["curl", "-sg", "-m", "5", url], pod=pod).stdout.decode(errors="replace")
 
 
 def _files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _local(platform: Platform) -> "LocalPlatform":
-    from inferencebox.providers.local.platform import LocalPlatform
-
-    if not isinstance(platform, LocalPlatform):
-        raise SetupProblem("this sabotage reaches into processes of the local platform", "use --provider local")
-    return platform
-
-
-def memory_file(instance: str) -> Path:
-    """Where a platform's undone sabotage is remembered: beside its state, so that it goes when the platform goes."""
-    return state_dir(instance) / "sabotage.json"

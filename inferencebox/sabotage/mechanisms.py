@@ -1,5 +1,6 @@
 """The ways of breaking a platform. Each is data of the catalogue that can be applied; applied, it can be ended."""
 
+import base64
 import fnmatch
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -8,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inferencebox.pki import Authority
 from inferencebox.platform import Platform
 from inferencebox.probes.kubernetes import Kube
 
-from . import local
 from .documents import Document, append_at, remove_at, set_at
+from .effects import NoEffect
+from .means import Means, means_of
 from .remembered import Memory, identity
 from .rules import RULES
 from .tampering import Tampering, listed
@@ -27,9 +30,9 @@ class Scene:
     memory: Memory
     ends: ExitStack
 
-
-class NoEffect(RuntimeError):
-    """A sabotage found nothing to break."""
+    @property
+    def means(self) -> Means:
+        return means_of(self.platform)
 
 
 class _Mechanism(BaseModel):
@@ -125,7 +128,7 @@ class Freeze(_Mechanism):
     component: str
 
     def apply(self, scene: Scene) -> None:
-        scene.ends.callback(local.freeze(scene.platform, self.component))
+        scene.ends.callback(scene.means.freeze(self.component))
 
 
 class Forget(_Mechanism):
@@ -136,7 +139,7 @@ class Forget(_Mechanism):
     folder: str
 
     def apply(self, scene: Scene) -> None:
-        scene.ends.callback(local.forgetful(scene.platform, self.component, self.folder))
+        scene.ends.callback(scene.means.forgetful(self.component, self.folder))
 
 
 class Environment(_Mechanism):
@@ -147,7 +150,7 @@ class Environment(_Mechanism):
     set: Mapping[str, str]
 
     def apply(self, scene: Scene) -> None:
-        scene.ends.callback(local.with_settings(scene.platform, self.components, self.set))
+        scene.ends.callback(scene.means.with_settings(self.components, self.set, scene.memory))
 
 
 class Rewrite(_Mechanism):
@@ -159,7 +162,7 @@ class Rewrite(_Mechanism):
     reload: str
 
     def apply(self, scene: Scene) -> None:
-        scene.ends.callback(local.rewritten(scene.platform, self.file, self.replace, self.reload))
+        scene.ends.callback(scene.means.rewritten(self.file, self.replace, self.reload))
 
 
 class Secrets(_Mechanism):
@@ -173,7 +176,14 @@ class Secrets(_Mechanism):
     def apply(self, scene: Scene) -> None:
         secret = scene.kube.get("Secret", self.name, self.namespace).require()
         scene.memory.note("changed", secret)
-        scene.kube.replace({**secret, "data": {**secret["data"], **local.foreign_certificate(self.hosts)}}).require()
+        scene.kube.replace({**secret, "data": {**secret["data"], **_foreign_certificate(self.hosts)}}).require()
+
+
+def _foreign_certificate(hosts: tuple[str, ...]) -> dict[str, str]:
+    """Data of a TLS Secret, signed by an authority that nobody knows."""
+    issued = Authority.create("somebody else").issue("gateway", hosts=list(hosts))
+    data = {"tls.crt": issued.certificate, "tls.key": issued.key}
+    return {name: base64.b64encode(value).decode() for name, value in data.items()}
 
 
 Mechanism = Annotated[

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
+from inferencebox.paths import state_dir
 from inferencebox.probes.kubernetes import Kube, KubeReply
 
 from .documents import Document, content
@@ -15,6 +16,11 @@ Deed = Literal["changed", "deleted", "created"]
 MANAGER = "kubectl"
 """Who had applied the platform's objects: what was deleted comes back as theirs."""
 ATTEMPTS = 5
+
+
+def memory_file(instance: str) -> Path:
+    """Where a platform's undone sabotage is remembered: beside its state, so that it goes when the platform goes."""
+    return state_dir(instance) / "sabotage.json"
 
 
 class NotHealed(RuntimeError):

@@ -7,14 +7,16 @@ from typing import Protocol
 
 from inferencebox import providers
 from inferencebox.errors import SetupProblem
+from inferencebox.paths import state_dir
 from inferencebox.platform import Platform
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE
+from inferencebox.turns import turn, within
 from inferencebox.verdicts import AS_EXPECTED, JUDGED_WELL
 
 from .breaking import broken, heal_leftovers
 from .catalogue import Catalogue, Sabotage
-from .mechanisms import NoEffect
+from .effects import NoEffect
 from .outcomes import Outcome, Record
 from .suite import Suite, Verdict
 
@@ -40,7 +42,7 @@ class Runner:
     Args:
         record: where outcomes are kept; sabotages that were killed according to it are not tried again.
         instance: name of the platform, which is brought up if it is not there.
-        provider: who brings it up.
+        provider: who then brings it up.
     """
 
     catalogue: Catalogue
@@ -61,11 +63,12 @@ class Runner:
         self._baseline(todo)
         for number, sabotage in enumerate(todo, 1):
             self.tell.begins(sabotage, number, len(todo))
-            outcome = self._one(platform, sabotage)
+            with turn(state_dir(self.instance), exclusive=True):
+                outcome = self._one(platform, sabotage)
             self.record.add(outcome)
             self.tell.ended(outcome)
             if outcome.healing and number < len(todo):
-                platform = self._replaced()
+                platform = self._replaced(outcome)
 
     def expected(self, sabotage: str) -> list[str]:
         """Scenarios that say they notice it."""
@@ -80,12 +83,12 @@ class Runner:
             self.tell.note(f"healed {healed} objects and components that an earlier run had left broken")
         return platform
 
-    def _replaced(self) -> Platform:
-        """Another platform in the place of one that is not healed. A cluster that was there before is somebody's."""
-        if self.provider != "local" and not self.brought_up:
+    def _replaced(self, outcome: Outcome) -> Platform:
+        """Another platform in the place of one that is not healed. One that was there before is somebody's."""
+        if not self.brought_up:
             raise SetupProblem(
-                f"the platform {self.instance} is not healed, and it is not this run's to take down",
-                f"ibox down --instance {self.instance}, then ibox up, then ibox sabotage --resume",
+                f"the platform {self.instance} is not as it was after {outcome.sabotage}: {outcome.healing}",
+                f"it is not this run's to take down: ibox down --instance {self.instance}, then ibox sabotage --resume",
             )
         return self._anew()
 
@@ -140,7 +143,8 @@ class Runner:
     def _ask(self, names: Sequence[str]) -> dict[str, Verdict]:
         found: dict[str, Verdict] = {}
         for patience in sorted({self.patience[name] for name in names}):
-            found |= self.suite.run([name for name in names if self.patience[name] == patience], patience)
+            equally = [name for name in names if self.patience[name] == patience]
+            found |= self.suite.run(equally, patience, within(state_dir(self.instance)))
         return found
 
     def _bystanders(self, sabotage: Sabotage) -> list[str]:
@@ -153,7 +157,7 @@ class Runner:
         canaries = [name for name in self._there(self.catalogue.canaries) if name not in self.unwell]
         deadline = time.monotonic() + RECOVERY_SECONDS
         while True:
-            seen = self.suite.run(canaries, PATIENCE)
+            seen = self.suite.run(canaries, PATIENCE, within(state_dir(self.instance)))
             red = {name: each for name, each in seen.items() if each.verdict not in JUDGED_WELL}
             if not red or time.monotonic() > deadline:
                 return "; ".join(f"{name} is {each.verdict}: {each.first_line}" for name, each in red.items())

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from inferencebox.platform import Platform
 
-from . import kubernetes, local
+from .means import means_of
 
 QUIET_SECONDS = 0.5
 EVERY_SECONDS = 0.15
@@ -16,7 +16,7 @@ LIMIT_SECONDS = 12.0
 
 def tier_1(platform: Platform) -> dict[str, str]:
     """Versions of what the tier-1 Envoy was told."""
-    text = _inside(platform, "tier-1", "/stats?filter=version$")
+    text = means_of(platform).tier_1("/stats?filter=version$")
     pairs = (line.rpartition(": ") for line in text.splitlines())
     return {name: value for name, _, value in pairs if not name.startswith("server.")}
 
@@ -24,7 +24,7 @@ def tier_1(platform: Platform) -> dict[str, str]:
 def mesh(platform: Platform) -> dict[str, str]:
     """Versions of what the mesh's proxies were told; one that has not acknowledged the newest has version ``late``."""
     versions = {}
-    for proxy in json.loads(_inside(platform, "istiod", "/debug/syncz") or "[]") or []:
+    for proxy in json.loads(means_of(platform).istiod("/debug/syncz") or "[]") or []:
         for kind, state in (proxy.get("resources") or {}).items():
             sent, acknowledged = state.get("sent"), state.get("acked")
             versions[f"{proxy['proxy']} {kind.rpartition('.')[2]}"] = str(sent) if sent == acknowledged else "late"
@@ -62,15 +62,3 @@ class Settling:
 
     def _seen(self) -> dict[str, dict[str, str]]:
         return {name: VIEWS[name](self._platform) for name in self._names}
-
-
-def _inside(platform: Platform, part: str, path: str) -> str:
-    """What a part of the platform says of itself to who is beside it; nothing while it does not answer."""
-    from inferencebox.providers.kubernetes.platform import KubernetesPlatform
-    from inferencebox.providers.local.platform import LocalPlatform
-
-    if isinstance(platform, LocalPlatform):
-        return local.inside(platform, part, path)
-    if isinstance(platform, KubernetesPlatform):
-        return kubernetes.inside(platform, part, path)
-    return ""

@@ -68,11 +68,14 @@ class Suite:
     instance: str
     jobs: int
 
-    def run(self, names: Iterable[str], patience: float = 1.0) -> dict[str, Verdict]:
+    def run(
+        self, names: Iterable[str], patience: float = 1.0, settings: Mapping[str, str] | None = None
+    ) -> dict[str, Verdict]:
         """The verdicts of some scenarios; those that gave none (the run hung or died) are `missing`.
 
         Args:
             patience: waits for what is promised are that much shorter.
+            settings: further environment of the runs.
         """
         chosen = [self.claims[name] for name in dict.fromkeys(names)]
         if not chosen:
@@ -95,7 +98,7 @@ class Suite:
                 ]
                 for own, share in zip(folders, shares, strict=True)
             ]
-            pytests.run(runs, {SCALE_VARIABLE: str(patience)}, limit)
+            pytests.run(runs, {SCALE_VARIABLE: str(patience), **(settings or {})}, limit)
             for own in folders:
                 found |= verdicts(own)
         never = Verdict("missing", "the run ended before it had a verdict")

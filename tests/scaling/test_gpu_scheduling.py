@@ -62,10 +62,11 @@ class Fleet:
         }
         tolerations = [{"key": TAINT, "value": self.name, "effect": "NoSchedule"}]
         tolerations += [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}] if gpus else []
+        labels = {"fleet": self.name, "sidecar.istio.io/inject": "false"}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"{self.name}-{name}", "namespace": tenant, "labels": {"fleet": self.name}},
+            "metadata": {"name": f"{self.name}-{name}", "namespace": tenant, "labels": labels},
             "spec": {
                 "containers": [{"name": "model", "image": "model", "resources": resources}],
                 "nodeSelector": {LABEL: self.name},

@@ -3,18 +3,25 @@
 import base64
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
+from fixtures.gateway import Gateway
 from fixtures.scenario import not_exercised, scenario
-from inferencebox.checks import answered, attribute, contains, equals, no_connection, served_by, that, trusted
+from inferencebox.checks import Check, answered, attribute, contains, equals, no_connection, served_by, that, trusted
 from inferencebox.pki import Authority
+from inferencebox.platform import Platform
 from inferencebox.probes.kubernetes import Kube
-from inferencebox.probes.tls import Tls
+from inferencebox.probes.tls import Handshake, Tls
 from inferencebox.traffic import stream
 from inferencebox.waiting import confirm, eventually
 
-SECRET, NAMESPACE = "ai-gateway-tls", "ai-gateway"
+NAME, NAMESPACE = "ai-gateway-tls", "ai-gateway"
+"""Of the Secret, and where cert-manager keeps it, of the Certificate."""
+CERTIFICATE = "certificate.cert-manager.io"
+HOUR = dt.timedelta(hours=1)
+SHORT = {"duration": "1h", "renewBefore": "59m"}
 HOSTS = ("localhost", "tenant-a.inference-in-a-box", "api.router.inference-in-a-box")
 RENEWED_WITHIN = 120
 
@@ -50,63 +57,109 @@ _refused_by_the_server = attribute(
 )
 
 
+@dataclass(frozen=True)
+class ByHand:
+    """An administrator puts a certificate of another authority in place, and in the end the old one again."""
+
+    kube: Kube
+    authority: Authority
+    before: dict[str, str]
+
+    def prepare(self, shake: Tls) -> None:
+        """Nothing: it can be renewed at any moment."""
+
+    def begin(self) -> None:
+        pair = self.authority.issue("gateway", hosts=["localhost", "*.inference-in-a-box"])
+        data = {"tls.crt": pair.certificate, "tls.key": pair.key}
+        self._put({name: base64.b64encode(pem).decode() for name, pem in data.items()})
+
+    def end(self, shake: Tls, first: Handshake) -> None:
+        """Others are waiting for the entrance as it was."""
+        self._put(self.before)
+        eventually(shake, attribute("serial", equals(first.serial)), streak=3)
+
+    def _put(self, data: dict[str, str]) -> None:
+        self.kube.patch("secret", NAME, NAMESPACE, {"data": data}).require()
+
+
+@dataclass(frozen=True)
+class Unaided:
+    """cert-manager renews a certificate of one hour, a minute after it has issued it; nobody does anything."""
+
+    kube: Kube
+    before: dict[str, str]
+
+    def prepare(self, shake: Tls) -> None:
+        first = shake()
+        self._wish(SHORT)  # with this it issues another at once: that is not the renewal
+        eventually(shake, another_than(first) & lives(HOUR), streak=3, within=RENEWED_WITHIN)
+
+    def begin(self) -> None:
+        """It comes by itself."""
+
+    def end(self, shake: Tls, first: Handshake) -> None:
+        shown = shake()
+        self._wish(self.before)
+        eventually(shake, another_than(shown) & ~lives(HOUR), streak=3)
+
+    def _wish(self, spec: dict[str, str]) -> None:
+        self.kube.patch(CERTIFICATE, NAME, NAMESPACE, {"spec": spec}).require()
+
+
 @pytest.fixture
-def edge_secret(kube: Kube) -> Iterator[dict[str, str]]:
-    """The Secret with the entrance's certificate; it has its old contents again afterwards."""
-    before = kube.get("secret", SECRET, NAMESPACE).require()["data"]
-    yield before
-    kube.patch("secret", SECRET, NAMESPACE, {"data": before}).require()
+def authority() -> Authority:
+    """Another authority, which the test trusts."""
+    return Authority.create("inferencebox edge, renewed")
+
+
+@pytest.fixture(params=["by hand", "unaided"])
+def renewal(
+    request: pytest.FixtureRequest, platform: Platform, secure_gateway: Gateway, kube: Kube, authority: Authority
+) -> Iterator[ByHand | Unaided]:
+    """How the entrance's certificate is renewed; afterwards it is as it was."""
+    shake = Tls(secure_gateway.endpoint, "localhost")
+    if request.param == "by hand":
+        way: ByHand | Unaided = ByHand(kube, authority, kube.get("secret", NAME, NAMESPACE).require()["data"])
+    elif why := platform.capabilities.get("cert-manager", "no cert-manager here"):
+        not_exercised(why)
+    else:
+        spec = kube.get(CERTIFICATE, NAME, NAMESPACE).require()["spec"]
+        way = Unaided(kube, {name: spec[name] for name in SHORT})
+    first = shake()
+    yield way
+    way.end(shake, first)
 
 
 @scenario("SEC-29", needs=("gateway.tls",), sabotage="tls.foreign-certificate", exclusive=True, seconds=6)
-@pytest.mark.parametrize("renewed", ["by hand", "unaided"])
 def test_a_renewed_certificate_of_the_entrance_is_shown_without_interruption(
-    renewed, platform, kube, secure_gateway, tenant_a, edge_secret, tmp_path, story
+    renewal, platform, secure_gateway, tenant_a, authority, tmp_path, story
 ):
     """A renewed certificate of the entrance is shown within two minutes, and no request fails meanwhile."""
-    if renewed == "unaided" and (why := platform.capabilities.get("cert-manager", "no cert-manager here")):
-        not_exercised(why)
-    authority = Authority.create("inferencebox edge, renewed")
     both = tmp_path / "authorities.crt"
     both.write_bytes(platform.edge_ca.read_bytes() + authority.pair.certificate)
     ask = secure_gateway.predict(tenant_a.model, tenant_a.token, ca=both, fresh=True)
+    shake = Tls(secure_gateway.endpoint, "localhost", both)
     with story.given("the entrance's certificate"):
-        first = confirm(Tls(secure_gateway.endpoint, "localhost", platform.edge_ca)(), trusted())
+        confirm(Tls(secure_gateway.endpoint, "localhost", platform.edge_ca)(), trusted())
+        renewal.prepare(shake)
+        first = confirm(shake(), trusted())
         eventually(ask, answered(200))
     with stream(ask, rate=8) as requests:
         requests.collect(4)
-        with story.when(f"it is renewed {renewed}, while requests go on over new connections"):
-            if renewed == "by hand":
-                _renew(kube, authority)
-            else:
-                _let_it_renew(kube)
+        with story.when("it is renewed, while requests go on over new connections"):
+            renewal.begin()
         with story.then(f"within {RENEWED_WITHIN} seconds a newer one is shown"):
-            other = that("another serial number", lambda serial: serial not in (None, first.serial))
-            shake = Tls(secure_gateway.endpoint, "localhost", both)
-            wish = attribute("serial", other) & trusted()
-            eventually(shake, wish, streak=3, within=RENEWED_WITHIN)
+            eventually(shake, another_than(first) & trusted(), streak=3, within=RENEWED_WITHIN)
         with story.then("and no request failed"):
             requests.collect(8)
             window = requests.window()
             assert window.errors == 0, f"requests failed while the certificate was renewed: {window}"
-    if renewed == "by hand":
-        _back_to(edge_secret, kube, shake, first.serial)
 
 
-def _renew(kube: Kube, authority: Authority) -> None:
-    pair = authority.issue("gateway", hosts=["localhost", "*.inference-in-a-box"])
-    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
-    encoded = {name: base64.b64encode(pem).decode() for name, pem in data.items()}
-    kube.patch("secret", SECRET, NAMESPACE, {"data": encoded}).require()
+def another_than(first: Handshake) -> Check:
+    other = that("another serial number", lambda serial: serial not in (None, first.serial))
+    return attribute("serial", other)
 
 
-def _let_it_renew(kube: Kube) -> None:
-    """cert-manager renews a certificate of one hour that is to be renewed 59 minutes before its end."""
-    spec = {"duration": "1h", "renewBefore": "59m"}
-    kube.patch("certificate.cert-manager.io", SECRET, NAMESPACE, {"spec": spec}).require()
-
-
-def _back_to(before: dict[str, str], kube: Kube, shake: Tls, serial: str) -> None:
-    """Others are waiting for the entrance as it was."""
-    kube.patch("secret", SECRET, NAMESPACE, {"data": before}).require()
-    eventually(shake, attribute("serial", equals(serial)), streak=3)
+def lives(life: dt.timedelta) -> Check:
+    return attribute("lifetime", equals(life))

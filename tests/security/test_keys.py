@@ -139,7 +139,15 @@ def key_server(platform: Platform, tmp_path: Path) -> Iterator[KeyServer]:
     """A JWT server that nobody else uses."""
     name = f"keys-{uuid.uuid4().hex[:6]}"
     keys = Path("/tmp") / name
-    spec = WorkloadSpec("default", name, name, program="jwt-server", mesh=False, env={"JWT_SERVER_KEYS": str(keys)})
+    spec = WorkloadSpec(
+        "default",
+        name,
+        name,
+        program="jwt-server",
+        mesh=False,
+        service_account="default",
+        env={"JWT_SERVER_KEYS": str(keys)},
+    )
     workloads = platform.add_workloads([spec])
     yield KeyServer(platform, workloads[0], keys, tmp_path)
     platform.run_in(workloads[0], ["rm", "-rf", str(keys)])

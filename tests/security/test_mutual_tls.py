@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 
+from fixtures.network import enforces_network_policies
 from fixtures.scenario import scenario
 from inferencebox.checks import (
     Check,
@@ -17,7 +18,7 @@ from inferencebox.checks import (
     that,
     trusted,
 )
-from inferencebox.platform import Endpoint, Platform
+from inferencebox.platform import Endpoint, Platform, Workload
 from inferencebox.probes.http import Call
 from inferencebox.probes.kubernetes import service_account
 from inferencebox.probes.packets import Capture
@@ -25,7 +26,6 @@ from inferencebox.probes.tls import Tls
 from inferencebox.traffic import burst, stream
 from inferencebox.waiting import Timeouts, confirm, eventually
 
-SERVER_PORT = 8080
 TIER_2 = "istio-ingressgateway.istio-system.svc.cluster.local"
 TIER_2_IDENTITY = "URI=spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway"
 PERMITTED_PLAIN = {"15017", "9443"}
@@ -34,8 +34,13 @@ PERMITTED_PLAIN = {"15017", "9443"}
 
 def cut_off(platform: Platform) -> Check:
     """By the sidecar; or before it by a NetworkPolicy, where those are enforced."""
-    enforced = platform.capabilities.get("networkpolicy", "not offered") is None
-    return no_connection("reset", "refused") if enforced else no_connection("reset")
+    return no_connection("reset", "refused") if enforces_network_policies(platform) else no_connection("reset")
+
+
+def cut_off_by_its_sidecar(platform: Platform, pod: Workload, plain: Call) -> None:
+    """Somebody in the platform's network and in no pod, whom no NetworkPolicy holds up, gets no reply either."""
+    confirm(Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))(), trusted())
+    confirm(plain.beside(platform)(), no_connection("reset"))
 
 
 @scenario("SEC-23", needs=("gateway", "mesh.mtls"), sabotage="mtls.plain-to-pods", seconds=8)
@@ -69,9 +74,11 @@ def test_a_pod_outside_the_mesh_gets_no_reply_from_a_tenant(platform, tenants, o
             if pod.app not in {each.model.name for each in tenants} | {"tiny-llm", "tiny-llm-b"}:
                 continue
             path = f"/v1/models/{pod.app}"
-            plain = Call("GET", Endpoint("http", pod.address, SERVER_PORT), path, token=tenant.token, timeout=5)
+            plain = Call("GET", Endpoint("http", pod.address, pod.port), path, token=tenant.token, timeout=5)
             with story.then(f"the outsider is cut off at {pod.namespace}/{pod.name}, even with the tenant's own token"):
                 confirm(plain.within(platform, outsider)(), cut_off(platform))
+            with story("by the sidecar too, which shows who does reach it its certificate and nothing else"):
+                cut_off_by_its_sidecar(platform, pod, plain)
             service = f"{pod.app}.{pod.namespace}.svc.cluster.local"
             inside = plain.with_(endpoint=Endpoint("http", service, 80), path="/v2/health/ready")
             with story.then("which answers a member of the mesh"):
@@ -126,9 +133,10 @@ def test_nothing_weakens_mutual_tls_and_tenants_cannot(platform, tenants, outsid
     with story.then("and the sidecars act by it: plain text is cut off on every port, served or not"):
         members = [pod for each in tenants for pod in platform.workloads(each.name, app=each.model.name)]
         for pod in members:
-            for port in (SERVER_PORT, 80, 8012, 9999):
+            for port in (8080, 80, 8012, 9999):
                 plain = Call("GET", Endpoint("http", pod.address, port), "/", timeout=5)
                 confirm(plain.within(platform, outsider)(), cut_off(platform))
+                cut_off_by_its_sidecar(platform, pod, plain)
 
     for tenant in tenants[:2]:
         account = service_account(tenant.name, tenant.name)
@@ -164,40 +172,41 @@ def _modes(rule: dict) -> list[tuple[str, str]]:
 @scenario(
     "SEC-26", needs=("packets", "mesh.mtls"), sabotage=("tier-1-to-tier-2.plain", "mtls.plain-to-pods"), seconds=6
 )
-def test_nothing_can_be_read_on_the_wires_inside(platform, tenant_a, gateway, outsider, story):
+def test_nothing_can_be_read_on_the_wires_inside(platform, kube, tenant_a, gateway, outsider, story):
     """Whoever listens on the wires from tier 1 to tier 2 and on to the model cannot read the request."""
     secret, control = (f"canary{uuid.uuid4().hex}" for _ in range(2))
     pod = tenant_a.model.pods[0]
     tier_2 = platform.run_beside(["getent", "ahostsv4", TIER_2]).stdout.decode().split()[0]
     ask = gateway.call("POST", "/v1/models/sklearn-iris:predict", tenant_a.token, headers=[("x-probe", secret)])
     ask = ask.with_(json={"instances": [[5.1, 3.5, 1.4, 0.2]], "parameters": {"note": secret}})
-    wires = (Endpoint("http", tier_2, 80), Endpoint("http", pod.address, SERVER_PORT))
-    shout = Call("POST", wires[0], f"/{control}", body=control.encode(), timeout=5)
+    proxies = [each["status"]["podIP"] for each in kube.list("pods", "istio-system", "istio=ingressgateway").items]
+    shout = Call("POST", Endpoint("http", tier_2, 80), f"/{control}", body=control.encode(), timeout=5)
 
     with Capture(platform, secret, control) as capture:
         with story.when("a request that carries a secret word goes through both tiers to the model"):
             seen = eventually(ask, answered(200), streak=5)
         with story(
-            "and an outsider sends another word in plain text to tier 2 and to the model's pod, whatever they answer"
+            "and outsiders send another word in plain text to tier 2 and to the model's pod, whatever they answer"
         ):
-            for address in wires:
-                shout.with_(endpoint=address).within(platform, outsider)()
+            shout.within(platform, outsider)()
+            shout.with_(endpoint=Endpoint("http", pod.address, pod.port)).beside(platform)()
     packets = capture.observed
     with story.given(
-        "a capture that lost nothing and sees these wires: the outsider's word is there, at tier 2 and at the pod"
+        "a capture that lost nothing and sees these wires: the outsiders' word is there, at tier 2 and at the pod"
     ):
         confirm(packets.dropped, equals(0))
-        for address in (f"{tier_2}:80", f"{pod.address}:{SERVER_PORT}"):
-            found = packets.found_between(control, outsider.address, address)
+        for address in (f"{tier_2}:80", f"{pod.address}:{pod.port}"):
+            found = packets.found_to(control, address)
             assert found, f"the capture does not see what is sent to {address} in plain text: it proves nothing"
     with story.then("the client's own wire to tier 1 carried the secret word, in plain HTTP"):
         read = packets.found[secret]
         assert read, "the capture did not see the secret word where it is in plain text: it proves nothing"
         assert tenant_a.model.arrivals(request_id=seen.request_id)() == 1
     with story.then("no wire to tier 2 or to the pod carried it, though tier 1 spoke to tier 2, and tier 2 to the pod"):
-        leaked = [flow for flow in read if tier_2 in flow or pod.address in flow]
+        inner = (tier_2, pod.address, *proxies)
+        leaked = [flow for flow in read if any(f"{address}:" in flow for address in inner)]
         assert not leaked, f"the secret word was in plain text on the wire: {', '.join(leaked)}"
-        for address in (f"{tier_2}:443", f"{pod.address}:{SERVER_PORT}"):
+        for address in (f"{tier_2}:443", f"{pod.address}:{pod.port}"):
             spoken = sum(count for flow, count in packets.flows.items() if address in flow.split(">"))
             assert spoken >= 5, f"hardly a packet went to {address}: nothing is proved ({spoken})"
 
@@ -216,7 +225,7 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
     for tenant in tenants:
         for pod in tenant.model.pods:
             with story.then(f"{pod.namespace}/{pod.name} shows a certificate of its own"):
-                shown = Tls(platform.reach(pod.address, SERVER_PORT), ca=platform.mesh_ca, alpn=("istio",))()
+                shown = Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))()
                 identity = f"spiffe://cluster.local/ns/{pod.namespace}/sa/{pod.service_account}"
                 confirm(shown, attribute("spiffe", equals(identity)) & trusted())
                 left = shown.expires - dt.datetime.now(dt.UTC)
@@ -228,7 +237,7 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
         replica = model.add("v1", certificate_life=f"{SHORT}s")[0].workload
     ask = gateway.predict(model, tenant_a.token)
     eventually(ask, answered(200), streak=3, within=Timeouts.current().ready)
-    shake = Tls(platform.reach(replica.address, SERVER_PORT), ca=platform.mesh_ca, alpn=("istio",))
+    shake = Tls(platform.reach(replica.address, replica.port), ca=platform.mesh_ca, alpn=("istio",))
     first = shake()
     with stream(ask, rate=8) as requests:
         with story.when("its first certificate has run out"):

@@ -1,18 +1,32 @@
 """Tenants among each other, and the ways around the first gateway: to tier 2 itself, from pod to pod, to the tokens."""
 
 import base64
+import uuid
+from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.gateway import Gateway
+from fixtures.network import enforces_network_policies
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
-from inferencebox.checks import answered, body_json, equals, no_connection, present, refused, served_by, that
+from inferencebox.checks import (
+    answered,
+    body_json,
+    equals,
+    no_connection,
+    present,
+    refused,
+    served_by,
+    that,
+    unreachable,
+)
 from inferencebox.identity import DemoTokens
-from inferencebox.platform import Endpoint, Platform, Workload
+from inferencebox.platform import Endpoint, Platform, Workload, WorkloadSpec
 from inferencebox.probes.http import Call
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.waiting import consistently, eventually
@@ -83,14 +97,48 @@ def test_nobody_gets_past_tier_1(
         assert not (arrived := tenant_a.model.reached_by(seen)), f"it got past tier 2: {arrived[0]}"
 
 
+@pytest.fixture
+def let_in(platform: Platform, kube: Kube, tenant_a: Tenant) -> Iterator[Workload]:
+    """A pod of B's that no NetworkPolicy keeps from A's model: only the mesh's own rules are left."""
+    name = f"let-in-{uuid.uuid4().hex[:6]}"
+    caller = {"podSelector": {"matchLabels": {"app": name}}}
+    out = {**caller, "policyTypes": ["Egress"], "egress": [{"to": [_in_namespace("tenant-a")]}]}
+    into = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [_in_namespace("tenant-b") | caller]}]}
+    documents = [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": spec,
+        }
+        for namespace, spec in (("tenant-b", out), ("tenant-a", into))
+    ]
+    for reply in kube.apply(documents):
+        reply.require()
+    spec = WorkloadSpec("tenant-b", name, name, program="client", service_account="client")
+    workloads = platform.add_workloads([spec])
+    yield workloads[0]
+    platform.remove_workloads(workloads)
+    kube.delete_all(documents)
+
+
+def _in_namespace(name: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
 @scenario(
     "SEC-12",
     needs=("mesh.authz", "mesh.mtls", "models"),
     sabotage=("authz.sidecar.removed", "mtls.permissive"),
     seconds=3,
 )
-def test_a_neighbours_pod_gets_nowhere(platform: Platform, tenant_a: Tenant, tenant_b: Tenant, story: Story) -> None:
-    """From a pod of B nothing answers in A: not the Service, not the pod, not the port of its queue-proxy."""
+def test_a_neighbours_pod_gets_nowhere(
+    platform: Platform, tenant_a: Tenant, tenant_b: Tenant, let_in: Workload, story: Story
+) -> None:
+    """From a pod of B nothing answers in A: not the Service, not the pod, not the port of its queue-proxy.
+
+    Where NetworkPolicies are enforced they cut off B's pods. So everything is asked again from one that they let in.
+    """
     path = f"/v1/models/{tenant_a.model.name}"
     spoofed = (("x-jwt-tenant", "tenant-a"), ("x-jwt-sub", "user-a"), ("x-tenant", "tenant-a"))
     service = Call("GET", Endpoint("http", tenant_a.model.service, 80), path, headers=spoofed, timeout=5)
@@ -103,14 +151,21 @@ def test_a_neighbours_pod_gets_nowhere(platform: Platform, tenant_a: Tenant, ten
         assert tenant_a.model.reached_by([own]), f"{tenant_a.model} does not count what it answers"
         b_own = Call("GET", Endpoint("http", tenant_b.model.service, 80), f"/v1/models/{tenant_b.model.name}")
         eventually(b_own.within(platform, tenant_b.client), answered(200) & served_by(tenant_b.model))
-    with story.when("B's pod asks A's Service, with headers and even a token that say it is A"):
-        for token, cause in ((None, "rbac"), (tenant_a.token, "rbac"), (tenant_b.token, "audience")):
-            from_b = service.with_(token=token).within(platform, tenant_b.client)
-            seen.append(consistently(from_b, refused(403, by=cause), seconds=0))
-    with story.when("B's pod asks A's pod by its address, at the model's port and at those of a queue-proxy"):
-        for port in (8080, 8012, 8112, 9091):
-            straight = service.with_(endpoint=Endpoint("http", pod.address, port)).called(f"A's pod, port {port}")
-            seen.append(consistently(straight.within(platform, tenant_b.client), no_connection(), seconds=0))
+    ways = {
+        "B's pod": (tenant_b.client, unreachable() if enforces_network_policies(platform) else None),
+        "a pod of B's that NetworkPolicies let in": (let_in, None),
+    }
+    for who, (caller, kept_out) in ways.items():
+        with story.when(f"{who} asks A's Service, with headers and even a token that say it is A"):
+            for token, cause in ((None, "rbac"), (tenant_a.token, "rbac"), (tenant_b.token, "audience")):
+                from_b = service.with_(token=token).called(f"{who} asks A's Service").within(platform, caller)
+                wanted = kept_out or refused(403, by=cause)
+                seen.append(eventually(from_b, wanted))
+                seen.append(consistently(from_b, wanted, seconds=0))
+        with story.when(f"{who} asks A's pod by its address, at the model's port and at those of a queue-proxy"):
+            for port in (8080, 8012, 8112, 9091):
+                straight = service.with_(endpoint=Endpoint("http", pod.address, port)).called(f"A's pod, port {port}")
+                seen.append(consistently(straight.within(platform, caller), unreachable(), seconds=0))
     with story.then("none of it reached the model"):
         assert not (arrived := tenant_a.model.reached_by(seen)), f"it got through: {arrived[0]}"
 
@@ -140,7 +195,11 @@ def test_demo_tokens_are_for_the_administrator_only(
     tier_1_identity: Path,
     story: Story,
 ) -> None:
-    """Demo tokens are had by port-forward alone: through no gateway and from no pod, though its public keys are."""
+    """Demo tokens are had by port-forward alone: through no gateway and from no pod, though its public keys are.
+
+    Where NetworkPolicies are enforced a tenant's pods have no connection to the JWT server at all; istiod gives their
+    sidecars its keys.
+    """
     not_there = answered(403, 404) & that("no token in it", lambda seen: b"eyJ" not in seen.body)
     at_tier_1 = not_there & that("tier 1's own refusal: it asked nobody", lambda seen: seen.tier == "tier-1")
     with story.given("the administrator's port-forward gives the tokens"):
@@ -161,8 +220,13 @@ def test_demo_tokens_are_for_the_administrator_only(
     with story.when("pods of every tenant, and one outside the mesh, ask the JWT server itself"):
         keys = Call("GET", Endpoint("http", JWT_SERVER, 8080), JWKS)
         asked = keys.with_(path="/tokens")
+        public, hidden = (
+            answered(200) & body_json("keys", present()),
+            answered(404) & body_json("error", equals("not found")),
+        )
         for pod in (*(tenant.client for tenant in tenants), outsider):
-            eventually(keys.within(platform, pod), answered(200) & body_json("keys", present()))
+            kept_out = pod is not outsider and enforces_network_policies(platform)
+            eventually(keys.within(platform, pod), unreachable() if kept_out else public)
             for call in (asked, asked.adding(("X-Forwarded-For", "127.0.0.1"), ("Forwarded", "for=127.0.0.1"))):
-                check = answered(404) & body_json("error", equals("not found")) & not_there
+                check = unreachable() if kept_out else hidden & not_there
                 assert not (why := check(call.within(platform, pod)())), f"{pod.namespace}/{pod.name}: {why}"

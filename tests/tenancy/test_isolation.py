@@ -19,7 +19,7 @@ from inferencebox.waiting import confirm, consistently, eventually
 
 @dataclass(frozen=True)
 class OpenService:
-    """A Service that anybody who may refer to it would reach: its pod has no sidecar to refuse them."""
+    """A Service that anybody who may refer to it would reach: nothing stands before its pod to refuse them."""
 
     namespace: str
     name: str
@@ -32,9 +32,12 @@ class OpenService:
 
 @pytest.fixture
 def open_service(platform: Platform, kube: Kube) -> Iterator[OpenService]:
-    """A Service of tenant-a's, so that nothing but the reference decides who reaches it."""
+    """A Service of tenant-a's, so that nothing but the reference decides who reaches it.
+
+    Its pod has no sidecar, and is where no NetworkPolicy keeps tier 1 from it.
+    """
     name = f"open-{uuid.uuid4().hex[:6]}"
-    spec = WorkloadSpec("tenant-a", name, name, mesh=False, service_account="model")
+    spec = WorkloadSpec("default", name, name, mesh=False, service_account="default")
     workloads = platform.add_workloads([spec])
     metadata = {"name": name, "namespace": "tenant-a"}
     documents: list[dict[str, Any]] = [

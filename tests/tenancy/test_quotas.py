@@ -2,9 +2,11 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from kubernetes.utils import parse_quantity
 
 from fixtures.scenario import scenario
 from inferencebox.checks import answered, equals, refused, that
@@ -13,7 +15,19 @@ from inferencebox.waiting import confirm, eventually
 
 Quantities = dict[str, str]
 PodMaker = Callable[..., KubeReply]
-PODS = 20
+PROMISED = {
+    "requests.cpu": 4,
+    "requests.memory": 8 * 2**30,
+    "limits.cpu": 8,
+    "limits.memory": 16 * 2**30,
+    "pods": 20,
+}
+LITTLE = {
+    "requests.cpu": Decimal("0.001"),
+    "requests.memory": Decimal(2**20),
+    "limits.cpu": Decimal("0.001"),
+    "limits.memory": Decimal(2**20),
+}
 
 
 def says(text: str) -> Any:
@@ -30,7 +44,7 @@ def new_pod(kube: Kube) -> Iterator[PodMaker]:
         container = {"name": "model", "image": "model", "resources": resources}
         # nothing of this is ever to run, wherever there are nodes
         spec = {"containers": [container], "nodeSelector": {"nowhere": "at-all"}, "terminationGracePeriodSeconds": 0}
-        metadata = {"name": name, "namespace": namespace}
+        metadata = {"name": name, "namespace": namespace, "labels": {"sidecar.istio.io/inject": "false"}}
         reply = kube.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}, dry_run=dry_run)
         if reply.ok and not dry_run:
             made.append((namespace, name))
@@ -45,25 +59,48 @@ def _just(cpu: str = "10m", memory: str = "10Mi", cpu_limit: str = "10m", memory
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu_limit, "memory": memory_limit}}
 
 
-@scenario("TEN-06", needs=("kubernetes.quota",), sabotage="quota.removed", seconds=4)
+def quota(kube: Kube, namespace: str) -> dict[str, dict[str, Decimal]]:
+    """What the tenant may use in all (`hard`) and what it uses (`used`), as its quota counts it; none without one."""
+    found = kube.list("resourcequota", namespace).items
+    return {
+        part: {name: parse_quantity(amount) for name, amount in found[0]["status"][part].items()} if found else {}
+        for part in ("hard", "used")
+    }
+
+
+def left(kube: Kube, namespace: str, resource: str) -> Decimal:
+    now = quota(kube, namespace)
+    return now["hard"][resource] - now["used"][resource]
+
+
+def asking_for(resource: str, amount: Decimal) -> dict[str, Any]:
+    """Resources of a pod that wants so much of one, and of the others what goes with it."""
+    kind, name = resource.split(".")
+    parts = (f"{name}_limit",) if kind == "limits" else (name, f"{name}_limit")
+    return _just(**dict.fromkeys(parts, str(amount)))
+
+
+@scenario("TEN-06", needs=("kubernetes.quota",), sabotage="quota.removed", exclusive=True, seconds=4)
 def test_a_tenant_cannot_use_more_than_its_quota(kube, new_pod, story):
     """A tenant gets 4 CPUs, 8 Gi (limits 8, 16 Gi) and 20 pods; what goes beyond is refused, and its peers are free."""
     namespace, peers = "tenant-c", ("tenant-a", "tenant-b")
-    bounds = {
-        "requests.cpu": (_just(cpu="4", cpu_limit="8"), _just(cpu="4001m", cpu_limit="8")),
-        "requests.memory": (_just(memory="8Gi", memory_limit="16Gi"), _just(memory="8193Mi", memory_limit="16Gi")),
-        "limits.cpu": (_just(cpu_limit="8"), _just(cpu_limit="8001m")),
-        "limits.memory": (_just(memory_limit="16Gi"), _just(memory_limit="16385Mi")),
-    }
-    with story.given(f"{namespace} with no pods of this kind"):
-        eventually(lambda: len(kube.list("pods", namespace).items), equals(0))
-    for name, (most, too_much) in bounds.items():
-        with story.then(f"a pod with all of {name} is admitted, one with a little more is refused by the quota"):
-            eventually(lambda pod=most: new_pod(namespace, dry_run=True, **pod), answered(201), within=15)
-            refusal = confirm(new_pod(namespace, **too_much), refused(403, by="quota"))
+    for tenant in (namespace, *peers):
+        with story.given(f"{tenant}'s quota is what was promised, whatever its own pods use of it"):
+            now = quota(kube, tenant)
+            confirm({name: now["hard"].get(name) for name in PROMISED}, equals(PROMISED))
+            story.note("used", ", ".join(f"{name} {amount}" for name, amount in now["used"].items()))
+    for name in LITTLE:
+        with story.then(f"a pod with all that is left of {name} is admitted, one with a little more is refused"):
+            eventually(
+                lambda name=name: new_pod(namespace, dry_run=True, **asking_for(name, left(kube, namespace, name))),
+                answered(201),
+                within=15,
+            )
+            too_much = left(kube, namespace, name) + LITTLE[name]
+            refusal = confirm(new_pod(namespace, **asking_for(name, too_much)), refused(403, by="quota"))
             confirm(refusal, says("exceeded quota") & says(name))
-    with story.when(f"{namespace} has {PODS} pods"):
-        for _ in range(PODS):
+    with story.when(f"{namespace} has as many pods as it may"):
+        for _ in range(int(left(kube, namespace, "pods"))):
             confirm(new_pod(namespace, **_just()), answered(201))
     with story.then("one more is refused: exceeded quota"):
         refusal = confirm(new_pod(namespace, **_just()), refused(403, by="quota"))

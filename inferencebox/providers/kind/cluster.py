@@ -34,7 +34,8 @@ DEFAULT_INSTANCE = "default"
 NAME_FILE = "name"
 NODE_LABEL = "io.x-k8s.kind.cluster"
 PORT_HOST = "127.0.0.1"
-REGION = "box"
+REGION = "eu"
+"""Of every node, and so of tier 2: where its requests come in (GEO-01)."""
 READY_SECONDS = 240
 ROUTE_SECONDS = 120
 POLL_SECONDS = 0.5

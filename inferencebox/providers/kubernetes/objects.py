@@ -18,6 +18,8 @@ KIND_LABEL = "inference-in-a-box/workload"
 ADDED_LABEL = "inference-in-a-box/added"
 """On replicas that came after the platform was up."""
 INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
+QUEUE_PORT = 8012
+"""Of Knative's queue-proxy, which hands requests on to the model in its pod."""
 LOCALITY = "istio-locality"
 MODELS = "/models"
 SIDECAR = "istio-proxy"
@@ -154,6 +156,7 @@ def workload(found: Mapping[str, Any]) -> Workload:
         locality=labels.get(LOCALITY, "").replace(".", "/"),
         mesh=any(container["name"] == SIDECAR for container in containers),
         service_account=spec.get("serviceAccountName", ""),
+        port=QUEUE_PORT if INFERENCE_SERVICE in labels else replicas.MODEL_PORT,
     )
 
 

@@ -36,8 +36,9 @@ PROCESS = "cat /proc/$(cat /run/keeper/pid)/stat"
 NAMES = {"envoy-ratelimit": "ratelimit"}
 """Deployment -> what scenarios call it, where that differs."""
 TIER_1 = {"gateway.envoyproxy.io/owning-gateway-name": "ai-inference-gateway"}
-REVISION = "serving.knative.dev/revision"
 TIER_2 = {"istio": "ingressgateway"}
+REVISION = "serving.knative.dev/revision"
+"""On a Deployment that Knative scales, to none as well: not a part but a model, whose pods are its replicas."""
 ASKING_SECONDS = 20.0
 MONITORING = "monitoring"
 MORE_RULES = "/etc/prometheus/more-rules"
@@ -210,7 +211,7 @@ class KubernetesPlatform(Platform):
     # --- components
 
     def components(self) -> list[ComponentStatus]:
-        deployments = [each for each in self._ours("Deployment") if not _is_idle_revision(each)]
+        deployments = [each for each in self._ours("Deployment") if REVISION not in each["metadata"].get("labels", {})]
         deployments += self._ours("DaemonSet")
         pods = self._ours("Pod")
         return [*(_part(each, pods) for each in deployments), *(_replica(pod) for pod in pods if objects.is_ours(pod))]
@@ -286,7 +287,9 @@ class KubernetesPlatform(Platform):
         return [{**each, "kind": kind} for each in found if each["metadata"]["namespace"] not in OTHERS]
 
     def _deployment(self, component: str) -> Object:
-        found = {_component_name(each): each for each in self._ours("Deployment")}
+        deployments = self._ours("Deployment")
+        found = {f"{each['metadata']['namespace']}.{each['metadata']['name']}": each for each in deployments}
+        found |= {_component_name(each): each for each in deployments}
         if component not in found:
             raise SetupProblem(f"the platform has no component {component!r}", f"known: {', '.join(sorted(found))}")
         return found[component]
@@ -298,8 +301,17 @@ class KubernetesPlatform(Platform):
             target = Target("Deployment.apps", namespace, frozenset({name}))
             wait_until_ready(self.kube, target, time.monotonic() + READY_SECONDS, lambda _: None)
         else:
-            selector = _selector(found)
-            poll(lambda: not self.kube.list("pods", namespace, selector).items, READY_SECONDS, every=0.1)
+            self._end_pods(name, namespace, _selector(found))
+
+    def _end_pods(self, name: str, namespace: str, selector: str) -> None:
+        """At once, as in an outage: some parts are given minutes to say goodbye (the limiter 300 s)."""
+
+        def given_up() -> bool:
+            return not self.kube.get("deployment", name, namespace).require()["status"].get("replicas")
+
+        poll(given_up, READY_SECONDS, every=0.1)
+        self._kubectl("delete", "pod", "-l", selector, "-n", namespace, "--grace-period=1", "--wait=false")
+        poll(lambda: not self.kube.list("pods", namespace, selector).items, READY_SECONDS, every=0.1)
 
     def _replica_named(self, component: str) -> tuple[str, str] | None:
         namespace, _, name = component.partition(".")
@@ -341,12 +353,6 @@ def _tier(pod: Object) -> str:
     labels = pod["metadata"].get("labels") or {}
     tiers = {"tier-1": TIER_1, "tier-2": TIER_2}
     return next((tier for tier, marks in tiers.items() if marks.items() <= labels.items()), "")
-
-
-def _is_idle_revision(found: Object) -> bool:
-    """A model's revision without pods is as it should be: nobody asks it, or another one has taken its place."""
-    labels = found["metadata"].get("labels") or {}
-    return REVISION in labels and found["spec"].get("replicas", 1) == 0
 
 
 def _component_name(found: Object) -> str:

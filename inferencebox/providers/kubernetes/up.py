@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
 from . import makers, state
-from .capabilities import CAPABILITIES
+from .capabilities import CAPABILITIES, confirmed
 from .door import DIRECT, SERVICE, Door
 from .makers import certificate_of
 from .platform import MONITORING, TIER_1, KubernetesPlatform
@@ -106,6 +106,8 @@ def bring_up_on(
         changed=installer.changed,
     )
     state.write(home, record)
+    capabilities = confirmed(KubernetesPlatform(instance), kube, record.capabilities)
+    state.write(home, replace(record, capabilities=capabilities))
     return KubernetesPlatform(instance)
 
 

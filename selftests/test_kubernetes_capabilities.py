@@ -1,0 +1,92 @@
+"""What a cluster can show is asked of it, not assumed."""
+
+from dataclasses import dataclass, field
+from subprocess import CompletedProcess
+
+import pytest
+
+from inferencebox.platform import Workload
+from inferencebox.providers.capabilities import EVERYWHERE
+from inferencebox.providers.kubernetes.capabilities import PARTS, confirmed
+
+READY = {
+    "deployment": {"kind": "Deployment", "metadata": {}, "spec": {}, "status": {
+        "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
+    }},
+    "gateway.gateway.networking.k8s.io": {"kind": "Gateway", "status": {
+        "conditions": [{"type": "Programmed", "status": "True"}],
+    }},
+    "customresourcedefinition": {"kind": "CustomResourceDefinition", "status": {
+        "conditions": [{"type": "Established", "status": "True"}],
+    }},
+    "pod": {"kind": "Pod", "status": {"conditions": [{"type": "Ready", "status": "True"}]}},
+    "secret": {"kind": "Secret"},
+}  # fmt: skip
+
+
+@dataclass
+class Reply:
+    object: dict
+    ok: bool = True
+
+
+@dataclass
+class FakeKube:
+    """A cluster that has everything, but for some."""
+
+    absent: set[str] = field(default_factory=set)
+    unready: set[str] = field(default_factory=set)
+
+    def get(self, kind, name, namespace):
+        if name in self.absent:
+            return Reply({}, ok=False)
+        found = READY[kind]
+        return Reply({**found, "status": {}} if name in self.unready else found)
+
+
+@dataclass
+class FakePlatform:
+    """Whether its network lets the node, and a pod of another namespace, through to a tenant's pod."""
+
+    node: bool = True
+    pod: bool = False
+
+    def workloads(self, namespace, app):
+        return [Workload(namespace, app, app, "v1", "10.0.0.1")]
+
+    def run_beside(self, argv):
+        return CompletedProcess(argv, 0 if self.node else 7)
+
+    def run_in(self, workload, argv):
+        return CompletedProcess(argv, 0 if self.pod else 7)
+
+
+def test_a_cluster_with_all_parts_offers_all_that_they_show():
+    found = confirmed(FakePlatform(), FakeKube())
+    assert [name for name in (*EVERYWHERE, *PARTS, "networkpolicy") if found[name]] == []
+    assert found["grafana"]
+
+
+def test_what_takes_a_part_that_is_not_there_is_not_offered():
+    found = confirmed(FakePlatform(), FakeKube(absent={"activator"}))
+    assert found["autoscaling"] == "the cluster has no deployment knative-serving/activator"
+    assert found["gateway"] is None
+
+
+def test_a_part_that_is_not_ready_is_not_counted_on():
+    found = confirmed(FakePlatform(), FakeKube(unready={"istiod"}))
+    assert (
+        found["mesh.mtls"]
+        == "deployment istio-system/istiod is not ready: 0 of 1 replicas are available and up to date"
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "why"),
+    [
+        (FakePlatform(pod=True), "does not enforce NetworkPolicies"),
+        (FakePlatform(node=False), "can't be told"),
+    ],
+)
+def test_network_policies_are_tried(platform, why):
+    assert why in confirmed(platform, FakeKube())["networkpolicy"]
