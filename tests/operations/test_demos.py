@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from fixtures.scenario import not_exercised, scenario
-from fixtures.turns import HELD
-from inferencebox import journal
+from inferencebox import journal, turns
 from inferencebox.evidence import note
 from inferencebox.paths import project_root, state_dir
 from inferencebox.scenarios import catalogue
@@ -97,7 +96,7 @@ def run_one(platform, story, folder):
         done = run_pytest(
             *("--demo", "--demo-pace", "0", "--reuse", "--instance", platform.instance),
             *("--reports", str(folder), "-m", "demo", "-k", ONE, "tests/traffic"),
-            **{HELD: str(state_dir(platform.instance))},
+            **turns.within(state_dir(platform.instance)),
         )
     with story.then("it ends by itself, and nothing was broken"):
         assert done.returncode == 0, f"exit {done.returncode}: {done.stdout[-300:]}"

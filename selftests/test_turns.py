@@ -1,0 +1,40 @@
+"""Who may run now, and who runs inside somebody's turn."""
+
+import fcntl
+import os
+
+import pytest
+
+from inferencebox.turns import turn, within
+
+
+def taken(folder):
+    """Whether somebody is in the room alone."""
+    handle = os.open(folder / "room.lock", os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_turn_is_taken_and_given_back(tmp_path, exclusive):
+    with turn(tmp_path, exclusive):
+        assert taken(tmp_path) == exclusive
+    assert not taken(tmp_path)
+
+
+def test_runs_inside_a_turn_take_turns_among_themselves(tmp_path, monkeypatch):
+    with turn(tmp_path, exclusive=True):
+        for name, value in within(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        with turn(tmp_path, exclusive=True):  # does not wait for the outer one
+            inner = tmp_path / "held"
+            assert taken(inner)
+            for name, value in within(tmp_path).items():
+                monkeypatch.setenv(name, value)
+            with turn(tmp_path, exclusive=True):  # nor does one inside that
+                assert taken(inner / "held")
