@@ -6,8 +6,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from inferencebox.platform import Workload
-from inferencebox.providers.capabilities import EVERYWHERE
-from inferencebox.providers.kubernetes.capabilities import PARTS, confirmed
+from inferencebox.providers.capabilities import EVERYWHERE, telemetry
+from inferencebox.providers.kubernetes.capabilities import CAPABILITIES, PARTS, confirmed
 
 READY = {
     "deployment": {"kind": "Deployment", "metadata": {}, "spec": {}, "status": {
@@ -62,7 +62,7 @@ class FakePlatform:
 
 
 def test_a_cluster_with_all_parts_offers_all_that_they_show():
-    found = confirmed(FakePlatform(), FakeKube())
+    found = confirmed(FakePlatform(), FakeKube(), {**CAPABILITIES, **telemetry(True)})
     assert [name for name in (*EVERYWHERE, *PARTS, "networkpolicy") if found[name]] == []
     assert found["grafana"]
 
