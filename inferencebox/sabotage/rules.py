@@ -124,7 +124,9 @@ def tokens_for_all(document: Document) -> None:
 
 
 def forget_namespace(document: Document, name: str) -> None:
-    """Of a NetworkPolicy: who is in this namespace is not listed, neither as a caller nor as somebody to call."""
+    """Of a NetworkPolicy: who is in namespaces of this name, or in this role, is listed neither as a caller nor as
+    somebody to call.
+    """
     for way, peers in (("ingress", "from"), ("egress", "to")):
         rules = document.get("spec", {}).get(way, [])
         document["spec"][way] = [rule for rule in rules if not any(_is_in(peer, name) for peer in rule.get(peers, []))]
@@ -132,7 +134,7 @@ def forget_namespace(document: Document, name: str) -> None:
 
 def _is_in(peer: Mapping[str, Any], namespace: str) -> bool:
     labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
-    return bool(labels.get("kubernetes.io/metadata.name") == namespace)
+    return namespace in labels.values()
 
 
 RULES: Mapping[str, Callable[..., None]] = MappingProxyType(

@@ -17,7 +17,7 @@ from inferencebox.release import Release
 from inferencebox.waiting import eventually
 
 IN_USE = ("kubernetes", "etcd", "envoy-gateway", "ai-gateway", "ratelimit", "istio", "envoy", "redis")
-ONLY_TOOLS = {"kubectl", "kubeadm"}
+ONLY_TOOLS = {"kubectl", "kubeadm", "istioctl"}
 EXACT = re.compile(r"\d+\.\d+|^[0-9a-f]{8,40}$")
 """A version's number, or a commit: who tags images by commit has nothing else."""
 OF_NODES = {"kubelet", "kube-proxy"}

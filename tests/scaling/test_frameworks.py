@@ -1,0 +1,125 @@
+"""Models of several frameworks, loaded from a registry of models by KServe's own means."""
+
+import copy
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from fixtures.scenario import not_exercised, scenario
+from inferencebox.checks import answered, body_json, equals, present, that
+from inferencebox.platform import Platform
+from inferencebox.probes.kubernetes import Kube
+from inferencebox.release import Release
+from inferencebox.traffic import Stream
+from inferencebox.waiting import Timeouts, confirm, eventually
+
+NEEDS = ("gateway", "autoscaling", "pods")
+PORT = 8000
+IRIS_FILE = "iris.joblib"
+PAST_THE_SIDECAR = {"traffic.sidecar.istio.io/excludeOutboundPorts": str(PORT)}
+"""A model is fetched before its pod's sidecar runs."""
+RESOURCES = {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}
+RUNTIMES = {
+    "pytorch": "kserve-torchserve",
+    "tensorflow": "kserve-tensorflow-serving",
+    "huggingface": "kserve-huggingfaceserver",
+}
+"""Framework -> the image of its runtime, as a release would name it."""
+DIGIT = [0.0] * 64
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Where trained models can be fetched: files by HTTP, in a namespace that tenants may reach for that."""
+
+    namespace: str
+
+    def uri(self, file: str) -> str:
+        return f"http://models.{self.namespace}.svc.cluster.local:{PORT}/{file}"
+
+
+@pytest.fixture
+def registry(platform: Platform, kube: Kube) -> Iterator[Registry]:
+    """A registry of the test's own, with the small models that our model server was trained with."""
+    name = f"registry-{uuid.uuid4().hex[:6]}"
+    image, _ = platform.container("model")
+    labels = {"app": "models"}
+    server = {
+        "name": "models",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "http.server", str(PORT), "--directory", "/models"],
+        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+        "resources": RESOURCES,
+    }
+    inside: dict[str, Any] = {"name": "models", "namespace": name, "labels": labels}
+    spec = {"containers": [server], "terminationGracePeriodSeconds": 0}
+    ports = {"selector": labels, "ports": [{"name": "http", "port": PORT}]}
+    role = {"inference-in-a-box/role": "model-registry"}
+    documents: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": role}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": inside, "spec": spec},
+        {"apiVersion": "v1", "kind": "Service", "metadata": inside, "spec": ports},
+    ]
+    for reply in kube.apply(documents):
+        reply.require()
+    kube.wait_condition("pod", "models", name, "Ready")
+    yield Registry(name)
+    kube.delete_all(documents)
+
+
+def sklearn(uri: str) -> dict[str, Any]:
+    """A predictor that KServe makes itself: a format, and where the model is."""
+    return {"model": {"modelFormat": {"name": "sklearn"}, "storageUri": uri, "resources": copy.deepcopy(RESOURCES)}}
+
+
+@scenario("SCL-13", needs=NEEDS, sabotage="networkpolicy.registry-shut-out", seconds=60)
+@pytest.mark.parametrize("framework", ["sklearn", "onnx", *RUNTIMES])
+def test_models_of_each_framework_are_served(framework, own_service, registry, gateway, tenant_a, platform, story):
+    """A model of each framework gets ready and predicts, by KServe's runtime for it or by the platform's own server."""
+    if framework in RUNTIMES and RUNTIMES[framework] not in Release.load(platform.release).images:
+        not_exercised(f"no image of KServe's runtime for {framework} can be had: the release names none")
+    with story.when("the model is declared, and is ready"):
+        if framework == "sklearn":
+            predictor = sklearn(registry.uri(IRIS_FILE))
+            service = own_service("tenant-a", predictor=predictor, annotations=PAST_THE_SIDECAR, max_replicas=1)
+        else:
+            serving = ["--kind", framework, "--name", "{name}"]
+            service = own_service("tenant-a", program="model", arguments=serving, max_replicas=1, example=[DIGIT])
+    with story.then("it predicts"):
+        if framework == "sklearn":
+            right = body_json("predictions", equals([0]))
+            confirm(gateway.predict(service, tenant_a.token)(), answered(200) & right)
+        else:
+            digit = gateway.predict(service, tenant_a.token, json={"instances": [DIGIT]})
+            confirm(digit(), answered(200) & body_json("predictions[0]", present()))
+
+
+@scenario("SCL-14", needs=NEEDS, sabotage="networkpolicy.registry-shut-out", seconds=120)
+def test_a_model_that_cannot_be_fetched_leaves_the_old_one_serving(own_service, registry, gateway, tenant_a, story):
+    """A model is loaded from where it says; told to load one that is not there it says why, and the old one serves."""
+    impatient = {"serving.knative.dev/progress-deadline": "60s"}
+    with story.given("a model that was fetched from a registry, and serves"):
+        predictor = sklearn(registry.uri(IRIS_FILE))
+        service = own_service("tenant-a", predictor=predictor, annotations=PAST_THE_SIDECAR | impatient, max_replicas=1)
+    ask = gateway.predict(service, tenant_a.token).called("a prediction")
+    with Stream(ask, rate=2) as stream:
+        with story.when("it is told to fetch a model that is not there"):
+            stream.mark("a model that is not there")
+            service.change(model={"storageUri": registry.uri("nothing.joblib")})
+        with story.then("it says that it could not be loaded, and why"):
+            within = Timeouts.current().first_ready
+            eventually(service.transition, equals("BlockedByFailedLoad"), within=within, every=0.5)
+            failure = service.document["status"]["modelStatus"]["lastFailureInfo"]
+            story.note("what it says", str(failure))
+            confirm(failure["reason"], equals("ModelLoadFailed"))
+            confirm(failure["message"], that("a reason", lambda text: bool(text.strip())))
+        with story.then("and it does not count as ready"):
+            eventually(service.ready, equals("False"), within=within, every=0.5)
+        stream.collect(6)
+        window = stream.window("a model that is not there")
+    with story.then("while the old one answered everybody"):
+        confirm(window.by_status, equals({"200": window.requests}))
