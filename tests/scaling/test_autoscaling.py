@@ -91,7 +91,7 @@ def test_twenty_at_once_wake_a_model_and_all_are_answered(
     "SCL-04", needs=NEEDS, sabotage=("scaling.max-lifted", "scaling.autoscaler-stopped"), seconds=100 + LOAD_SECONDS
 )
 def test_load_brings_more_pods_but_never_too_many(
-    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_c: Tenant, story: Story
 ) -> None:
     """Three times the users that a pod is meant for bring two pods or more, never more than allowed, 99 % good replies.
 
@@ -100,8 +100,8 @@ def test_load_brings_more_pods_but_never_too_many(
     """
     target, most = 4, 3
     with story.given(f"a model for {target} requests a pod at a time, with {most} pods at most"):
-        service = own_service("tenant-a", scale_target=target, max_replicas=most)
-    ask = gateway.predict(service, tenant_a.token, headers=AT_WORK).with_(timeout=30)
+        service = own_service("tenant-c", scale_target=target, max_replicas=most)
+    ask = gateway.predict(service, tenant_c.token, headers=AT_WORK).with_(timeout=30)
     with story.when(f"{3 * target} users ask for {LOAD_SECONDS:.0f} s"), PodWatch(service) as watch:
         seen = load(ask.called("a prediction under load"), users=3 * target, seconds=LOAD_SECONDS)
     story.plot("pods under load", watch.plot())
@@ -119,11 +119,11 @@ def test_load_brings_more_pods_but_never_too_many(
 
 @scenario("SCL-05", needs=NEEDS, sabotage="scaling.to-zero-disabled", seconds=180)
 def test_after_the_load_the_pods_go_again(
-    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_c: Tenant, story: Story
 ) -> None:
     """After load that took several pods a model is back at none within 240 s, with the platform's own settings."""
-    service = own_service("tenant-a", scale_target=2, max_replicas=3)
-    ask = gateway.predict(service, tenant_a.token, headers=AT_WORK).with_(timeout=30)
+    service = own_service("tenant-c", scale_target=2, max_replicas=3)
+    ask = gateway.predict(service, tenant_c.token, headers=AT_WORK).with_(timeout=30)
     with PodWatch(service) as watch:
         with story.given("load that takes two pods or more"):
             load(ask.called("a prediction under load"), users=8, seconds=20)
