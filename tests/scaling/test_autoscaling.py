@@ -220,3 +220,34 @@ def test_ten_clients_wake_a_model_through_both_gateways(
     with story.then("the first ten had waited for the model to wake up"):
         slow = sum(sample.seconds > 0.5 for sample in window.samples)
         confirm(slow, between(10, 50))
+
+
+@scenario("SCL-08", needs=(*NEEDS, "autoscaling.hpa"), sabotage="scaling.max-of-one", seconds=150)
+def test_a_model_scales_by_its_cpu(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_c: Tenant, story: Story
+) -> None:
+    """A model that scales by CPU is given to Kubernetes' own autoscaler, and under CPU load has two pods or more."""
+    service = own_service("tenant-c", min_replicas=1, max_replicas=3, scale_target=20, scale_metric="cpu")
+    _grows_under_load(service, gateway, tenant_c, story)
+
+
+@scenario("SCL-09", needs=(*NEEDS, "autoscaling.hpa"), sabotage="scaling.max-of-one", seconds=150)
+def test_a_model_scales_by_its_memory(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_c: Tenant, story: Story
+) -> None:
+    """A model that scales by memory is given to Kubernetes' own autoscaler, and under load has two pods or more."""
+    service = own_service("tenant-c", min_replicas=1, max_replicas=3, scale_target=10, scale_metric="memory")
+    _grows_under_load(service, gateway, tenant_c, story)
+
+
+def _grows_under_load(service: OwnService, gateway: Gateway, tenant: Tenant, story: Story) -> None:
+    with story.given("a HorizontalPodAutoscaler of its own"):
+        owned = f"serving.knative.dev/service={service.name}-predictor"
+        eventually(lambda: len(service.kube.list("hpa", service.tenant, owned).items), equals(1))
+    ask = gateway.predict(service, tenant.token).called("a prediction under load")
+    with story.when("twelve users ask without a pause"), PodWatch(service) as watch:
+        load(ask, users=12, seconds=LOAD_SECONDS)
+    story.plot("pods under load", watch.plot())
+    with story.then("two pods or more were ready, and never more than three there"):
+        confirm(watch.most_ready, at_least(2))
+        confirm(watch.most, at_most(3))

@@ -23,6 +23,7 @@ CAPABILITIES: dict[str, str | None] = {
     "gateway.survives-controller": None,
     "pods": None,
     "autoscaling": None,
+    "autoscaling.hpa": f"metrics-server and Knative's autoscaler of class HPA are {NOT_BUILT}",
     "networkpolicy": None,
     "pod-logs": None,
     "cert-manager": None,

@@ -17,6 +17,7 @@ CAPABILITIES: dict[str, str | None] = {
     "gateway.survives-controller": ONE_PROCESS_TREE,
     "pods": NO_KUBELET,
     "autoscaling": NO_KNATIVE,
+    "autoscaling.hpa": NO_KNATIVE,
     "networkpolicy": NO_KUBELET,
     "pod-logs": NO_KUBELET,
     "cert-manager": "cert-manager is not part of the local platform (use --provider kind)",

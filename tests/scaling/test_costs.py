@@ -1,0 +1,51 @@
+"""What a model costs that nobody asks."""
+
+from fixtures.gateway import Gateway
+from fixtures.scenario import scenario
+from fixtures.services import SOON_IDLE, OwnServiceFactory
+from fixtures.story import Story
+from fixtures.tenants import Tenant
+from inferencebox.checks import answered, equals, that
+from inferencebox.probes.prometheus import Prometheus
+from inferencebox.traffic import burst
+from inferencebox.waiting import Timeouts, confirm, consistently, eventually
+
+COLD = 70.0
+QUIET_SECONDS = 30.0
+USAGE = ("tenant_usage_requests_total", "tenant_usage_cpu_seconds_total", "tenant_usage_cost_total")
+
+
+@scenario(
+    "SCL-12",
+    needs=("prometheus", "chargeback", "autoscaling"),
+    sabotage=("chargeback.stopped", "scaling.to-zero-disabled"),
+    seconds=180,
+)
+def test_a_model_without_pods_costs_nothing(
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, story: Story
+) -> None:
+    """A model without pods uses nothing and costs nothing, until somebody asks it again."""
+    serving = ["--kind", "sklearn", "--name", "{name}"]
+    service = own_service("tenant-a", program="model", arguments=serving, annotations=SOON_IDLE)
+    labels = f'{{tenant="tenant-a", model="{service.name}"}}'
+    ask = gateway.predict(service, tenant_a.token).with_(timeout=COLD)
+    waiting = {"within": 2 * Timeouts.current().metric, "every": 2.0}
+    with story.given("a model that is charged for what it does"):
+        requests = metrics.growth(f"{USAGE[0]}{labels}")
+        confirm(burst(ask, 20, parallel=2).errors, equals(0))
+        eventually(requests, that("20 requests or more", lambda grown: grown.total >= 20), **waiting)
+    with story.given("nobody asks, and it has no pods any more"):
+        eventually(service.how_many, equals(0), within=Timeouts.current().scale_to_zero, every=1.0)
+    with story.when("all that it had used is charged"):
+        cost = f"{USAGE[2]}{labels}"
+        eventually(lambda: metrics.query(cost).total - metrics.query(f"{cost} offset 15s").total, equals(0), **waiting)
+    with story.then(f"it uses and costs nothing more, for {QUIET_SECONDS:.0f} s"):
+        growths = {name: metrics.growth(f"{name}{labels}") for name in USAGE}
+        nothing = equals(dict.fromkeys(USAGE, 0.0))
+        consistently(
+            lambda: {name: grown().total for name, grown in growths.items()}, nothing, QUIET_SECONDS, every=5.0
+        )
+    with story.then("and is charged again for what it is asked next"):
+        again = metrics.growth(cost)
+        confirm(ask(), answered(200))
+        eventually(again, that("more", lambda grown: grown.total > 0), **waiting)
