@@ -5,6 +5,7 @@ import uuid
 
 from fixtures.network import enforces_network_policies
 from fixtures.scenario import scenario
+from fixtures.tenants import Tenant
 from inferencebox.checks import (
     Check,
     answered,
@@ -22,6 +23,7 @@ from inferencebox.platform import Endpoint, Platform, Workload
 from inferencebox.probes.http import Call
 from inferencebox.probes.kubernetes import service_account
 from inferencebox.probes.packets import Capture
+from inferencebox.probes.prometheus import Growth, Prometheus, Vector
 from inferencebox.probes.tls import Tls
 from inferencebox.traffic import burst, stream
 from inferencebox.waiting import Timeouts, confirm, eventually
@@ -47,6 +49,7 @@ def cut_off_by_its_sidecar(platform: Platform, pod: Workload, plain: Call) -> No
 def test_all_tenant_traffic_is_mutual_tls_under_load(platform, tenants, gateway, story):
     """Under load, all that reaches a tenant's model came over mutual TLS, from a caller who proved who it is."""
     load = 60
+    counted = {tenant: counted_by_sidecars(platform, tenant) for tenant in tenants}
     for tenant in tenants:
         mark = f"load-{uuid.uuid4().hex[:8]}"
         status = gateway.get(f"/v1/models/{tenant.model.name}", tenant.token, headers=[("x-probe", mark)])
@@ -64,6 +67,28 @@ def test_all_tenant_traffic_is_mutual_tls_under_load(platform, tenants, gateway,
             story.note("mutual TLS", f"{len(mutual)} of {len(callers)} requests\n" + "\n".join(sorted(set(callers))))
             confirm(callers, every(matches("URI=spiffe://cluster.local/ns/")))
             confirm(sum(TIER_2_IDENTITY in caller for caller in callers), equals(load))
+    for tenant, growth in counted.items():
+        if growth is not None:
+            with story.then(f"Prometheus says the same of {tenant}'s sidecars: 100 % of what they counted"):
+                eventually(growth, all_mutual(load + 2), within=Timeouts.current().metric, every=1)
+
+
+def counted_by_sidecars(platform: Platform, tenant: Tenant) -> Growth | None:
+    """What the sidecars of a tenant's model count from now on; nothing where the platform has no Prometheus."""
+    if platform.capabilities.get("prometheus", "not offered") is not None:
+        return None
+    mine = f'reporter="destination", namespace="{tenant}", app="{tenant.model.name}"'
+    return Prometheus(platform.endpoint("prometheus")).growth(f"istio_requests_total{{{mine}}}")
+
+
+def all_mutual(least: int) -> Check:
+    """So many requests or more, and not one of them in plain text."""
+
+    def holds(seen: Vector) -> bool:
+        mutual = seen.by("connection_security_policy").get(("mutual_tls",), 0)
+        return seen.total == mutual >= least
+
+    return that(f"{least} or more, each over mutual TLS", holds)
 
 
 @scenario("SEC-24", needs=("mesh.mtls", "workloads"), sabotage="mtls.permissive", seconds=4)
