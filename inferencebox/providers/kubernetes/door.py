@@ -15,7 +15,7 @@ from pathlib import Path
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.providers import doors
 from inferencebox.providers.kubernetes.logs import Follower
-from inferencebox.providers.kubernetes.objects import BESIDE, OURS, ready_pod
+from inferencebox.providers.kubernetes.objects import BESIDE, OURS, pod_behind
 from inferencebox.providers.kubernetes.relay import PORT as RELAY_PORT
 from inferencebox.providers.kubernetes.streams import ApiServer
 
@@ -60,9 +60,9 @@ class Doorkeeper(doors.Doorkeeper):
             return await asyncio.open_connection(address, port, limit=doors.CHUNK)
         if pod.startswith(SERVICE):
             namespace, name = pod.removeprefix(SERVICE).split("/")
-            found = await asyncio.to_thread(ready_pod, self._kube, namespace, name, port)
+            found = await asyncio.to_thread(pod_behind, self._kube, namespace, name, port)
             if found is None:
-                raise OSError(f"no pod of {namespace}/{name} is ready")
+                raise OSError(f"no pod of {namespace}/{name} runs")
             return await self._server.forward(namespace, *found)
         if pod:
             namespace, name = pod.split("/")

@@ -163,8 +163,7 @@ def workload(found: Mapping[str, Any]) -> Workload:
 def is_ours(found: Mapping[str, Any]) -> bool:
     """Whether a pod is a replica that scenarios may know."""
     labels = found["metadata"].get("labels") or {}
-    running = found.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
-    return running and (KIND_LABEL in labels or INFERENCE_SERVICE in labels)
+    return _is_running(found) and (KIND_LABEL in labels or INFERENCE_SERVICE in labels)
 
 
 def is_ready(found: Mapping[str, Any]) -> bool:
@@ -172,18 +171,22 @@ def is_ready(found: Mapping[str, Any]) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def ready_pod(kube: Kube, namespace: str, service: str, port: int) -> tuple[str, int] | None:
-    """A ready pod of a Service, and its port behind the Service's."""
+def pod_behind(kube: Kube, namespace: str, service: str, port: int) -> tuple[str, int] | None:
+    """A pod of a Service, one that is ready if any is (`kubectl port-forward` asks for no more), and its port there."""
     reply = kube.get("service", service, namespace)
     if not reply.ok:
         return None
     spec = reply.require()["spec"]
     selector = ",".join(f"{name}={value}" for name, value in (spec.get("selector") or {}).items())
     target = next((each.get("targetPort", port) for each in spec["ports"] if each["port"] == port), port)
-    for found in kube.list("pods", namespace, selector).items:
-        if is_ready(found) and "deletionTimestamp" not in found["metadata"]:
-            return found["metadata"]["name"], _number(found, target)
+    pods = [pod for pod in kube.list("pods", namespace, selector).items if _is_running(pod)]
+    for found in sorted(pods, key=is_ready, reverse=True):
+        return found["metadata"]["name"], _number(found, target)
     return None
+
+
+def _is_running(found: Mapping[str, Any]) -> bool:
+    return found.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in found["metadata"]
 
 
 def _number(found: Mapping[str, Any], port: int | str) -> int:

@@ -201,7 +201,7 @@ class KubernetesPlatform(Platform):
 
     def _in_prometheus(self, script: str, stdin: str | None = None) -> str:
         """What a script says in the pod of Prometheus."""
-        found = objects.ready_pod(self.kube, MONITORING, "prometheus", 9090)
+        found = objects.pod_behind(self.kube, MONITORING, "prometheus", 9090)
         if found is None:
             raise SetupProblem("Prometheus does not run", "see `ibox status`")
         told = stdin.encode() if stdin is not None else None
