@@ -2,6 +2,7 @@
 
 import fnmatch
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,20 @@ from typing import Any
 import httpx
 
 from inferencebox.layers.readiness import Target, wait_until_ready
+from inferencebox.polling import poll
 from inferencebox.providers.kubernetes.objects import is_ready, workload
 from inferencebox.providers.kubernetes.platform import TIER_1, KubernetesPlatform
 
 from .effects import NoEffect
-from .means import Undo
+from .means import Undo, replaced
 from .remembered import Memory
 from .tampering import listed
 
 READY_SECONDS = 90.0
+MONITORING = "monitoring"
+CONFIG_MAPS = {"telemetry/rules": "prometheus-rules", "telemetry": "alertmanager"}
+"""Folder of `local`'s state -> the ConfigMap that has its files in a cluster."""
+TOUCHED = "inference-in-a-box/touched"
 ENVOY_ADMIN, ISTIOD_DEBUG = 19000, 15014
 ISTIOD = {"app": "istiod"}
 SECONDS = 10.0
@@ -65,7 +71,43 @@ class KubernetesMeans:
         raise NoEffect(f"what {component} keeps in a cluster is not reached yet")
 
     def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
-        raise NoEffect(f"{name} is a file of the local platform")
+        folder, _, file = name.rpartition("/")
+        if folder not in CONFIG_MAPS:
+            raise NoEffect(f"{name} is a file of the local platform")
+        found = self.platform.kube.get("configmap", CONFIG_MAPS[folder], MONITORING).require()
+        before = found["data"][file]
+
+        def write(content: str) -> None:
+            seen = self._told(component)
+            change = {"data": {file: content}}
+            self.platform.kube.patch("configmap", CONFIG_MAPS[folder], MONITORING, change).require()
+            self._touch(component)
+            if not poll(lambda: self._reloaded(component) != seen, READY_SECONDS, every=1.0):
+                raise NoEffect(f"{component} did not take its changed {file}")
+
+        write(replaced(before, replace, name))
+        return lambda: write(before)
+
+    def _touch(self, component: str) -> None:
+        """A pod with a new annotation is looked at by its kubelet at once, which brings its files up to date."""
+        for pod in self.platform.kube.list("pods", MONITORING, f"app={component}").items:
+            note = {"metadata": {"annotations": {TOUCHED: uuid.uuid4().hex}}}
+            self.platform.kube.patch("pod", pod["metadata"]["name"], MONITORING, note).require()
+
+    def _reloaded(self, component: str) -> object:
+        httpx.post(f"{self.platform.endpoint(component).url}/-/reload", timeout=SECONDS, trust_env=False)
+        return self._told(component)
+
+    def _told(self, component: str) -> object:
+        """What a component says that it was told: Alertmanager its configuration, Prometheus its rules."""
+        if component == "alertmanager":
+            return self._asked(component, "/api/v2/status")["config"]["original"]
+        groups = self._asked(component, "/api/v1/rules")["data"]["groups"]
+        return [(rule["name"], rule["query"]) for group in groups for rule in group["rules"]]
+
+    def _asked(self, component: str, path: str) -> Any:
+        url = self.platform.endpoint(component).url + path
+        return httpx.get(url, timeout=SECONDS, trust_env=False).raise_for_status().json()
 
     def tier_1(self, path: str) -> str:
         return self._inside("envoy-gateway-system", TIER_1, ENVOY_ADMIN, path)

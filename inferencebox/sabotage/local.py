@@ -10,8 +10,7 @@ from pathlib import Path
 from inferencebox.paths import state_dir
 from inferencebox.providers.local.platform import LocalPlatform
 
-from .effects import NoEffect
-from .means import Undo
+from .means import Undo, replaced
 from .remembered import Memory
 
 MARK = "exec "
@@ -78,11 +77,8 @@ class LocalMeans:
 
     def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
         file = self._state / name
-        before = after = file.read_text()
-        for text, other in replace.items():
-            if text not in after:
-                raise NoEffect(f"{file} has no {text!r} to replace: bring the sabotage catalogue up to date")
-            after = after.replace(text, other)
+        before = file.read_text()
+        after = replaced(before, replace, str(file))
 
         def write(content: str) -> None:
             file.write_text(content)

@@ -5,9 +5,23 @@ from typing import Protocol
 
 from inferencebox.platform import Platform
 
+from .effects import NoEffect
 from .remembered import Memory
 
 Undo = Callable[[], None]
+
+
+def replaced(content: str, replace: Mapping[str, str], name: str) -> str:
+    """A file's content with texts replaced by others.
+
+    Raises:
+        NoEffect: a text is not there.
+    """
+    for text, other in replace.items():
+        if text not in content:
+            raise NoEffect(f"{name} has no {text!r} to replace: bring the sabotage catalogue up to date")
+        content = content.replace(text, other)
+    return content
 
 
 class Means(Protocol):
@@ -27,7 +41,7 @@ class Means(Protocol):
         """Whenever the component starts it finds its folder empty."""
 
     def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
-        """Replace text in a file of the platform's state, and have a component read it."""
+        """Replace text in a component's file (named as in `local`'s state folder), and have it read that."""
 
     def tier_1(self, path: str) -> str:
         """What tier 1's Envoy says at a path of its administration interface; nothing if it cannot be asked."""
