@@ -11,7 +11,7 @@ from .means import means_of
 
 QUIET_SECONDS = 0.5
 EVERY_SECONDS = 0.15
-LIMIT_SECONDS = 12.0
+LIMIT_SECONDS = 45.0
 
 
 def tier_1(platform: Platform) -> dict[str, str]:
