@@ -1,6 +1,7 @@
 """The suite as the runner sees it: which scenario claims to notice what, and the verdicts of a run of some of them."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Suite:
         """The verdicts of some scenarios; those that gave none (the run hung or died) are `missing`.
 
         Args:
-            patience: waits for what is promised are that much shorter.
+            patience: waits for what is promised are that much shorter than this machine's (`IBOX_TIMEOUT_SCALE`).
             settings: further environment of the runs.
         """
         chosen = [self.claims[name] for name in dict.fromkeys(names)]
@@ -98,7 +99,8 @@ class Suite:
                 ]
                 for own, share in zip(folders, shares, strict=True)
             ]
-            pytests.run(runs, {SCALE_VARIABLE: str(patience), **(settings or {})}, limit)
+            scale = patience * float(os.environ.get(SCALE_VARIABLE) or 1.0)
+            pytests.run(runs, {SCALE_VARIABLE: str(scale), **(settings or {})}, limit)
             for own in folders:
                 found |= verdicts(own)
         never = Verdict("missing", "the run ended before it had a verdict")
