@@ -74,8 +74,8 @@ class ByHand:
         self._put({name: base64.b64encode(pem).decode() for name, pem in data.items()})
 
     def end(self, shake: Tls, first: Handshake) -> None:
-        """Others are waiting for the entrance as it was, with a certificate of the platform's authority: the old one, or
-        another, which cert-manager issues for a Secret that somebody has changed."""
+        """Others are waiting for the entrance as it was, with a certificate of the platform's authority: the old
+        one, or another that cert-manager issues for a Secret that somebody has changed."""
         self._put(self.before)
         eventually(shake, trusted(), streak=3)
 
