@@ -31,7 +31,7 @@ CAPABILITIES: dict[str, str | None] = {
     "kiali": NOT_BUILT,
     "loki": NOT_BUILT,
     "management": None,
-    "processes": "in a cluster not every program can be asked its version yet: not the nodes' own, nor those without a flag",
+    "processes": "in a cluster not every program is asked its version yet: not the nodes', nor those without a flag",
 }
 """As declared; telemetry by whether it was wished for."""
 
