@@ -50,7 +50,7 @@ def cut_off_by_its_sidecar(platform: Platform, pod: Workload, *plain: Call) -> N
 def test_all_tenant_traffic_is_mutual_tls_under_load(platform, tenants, gateway, story):
     """Under load, all that reaches a tenant's model came over mutual TLS, from a caller who proved who it is."""
     load = 60
-    counted = {tenant: counted_by_sidecars(platform, tenant) for tenant in tenants}
+    counted = [(tenant, counted_by_sidecars(platform, tenant)) for tenant in tenants]
     for tenant in tenants:
         mark = f"load-{uuid.uuid4().hex[:8]}"
         status = gateway.get(f"/v1/models/{tenant.model.name}", tenant.token, headers=[("x-probe", mark)])
@@ -68,7 +68,7 @@ def test_all_tenant_traffic_is_mutual_tls_under_load(platform, tenants, gateway,
             story.note("mutual TLS", f"{len(mutual)} of {len(callers)} requests\n" + "\n".join(sorted(set(callers))))
             confirm(callers, every(matches("URI=spiffe://cluster.local/ns/")))
             confirm(sum(TIER_2_IDENTITY in caller for caller in callers), equals(load))
-    for tenant, growth in counted.items():
+    for tenant, growth in counted:
         if growth is not None:
             with story.then(f"Prometheus says the same of {tenant}'s sidecars: 100 % of what they counted"):
                 eventually(growth, all_mutual(load + 2), within=Timeouts.current().metric, every=1)
