@@ -25,7 +25,7 @@ from . import objects, state
 from .door import Door
 from .logs import OTHERS
 
-READY_SECONDS = 90.0
+READY_SECONDS = 180.0
 KEYS = "/var/lib/jwt-server/keys"
 READ_KEYS = (
     "import json, pathlib, sys; "
