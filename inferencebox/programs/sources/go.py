@@ -64,10 +64,14 @@ class GoModules:
         """A writable copy of the pins, checked against the release, and the toolchain they ask for."""
         folder = work / "pins"
         folder.mkdir()
-        for name in PIN_FILES:
-            shutil.copyfile(self._folder(item) / name, folder / name)
+        for path in [*(self._folder(item) / name for name in PIN_FILES), *self._own_sources(item)]:
+            shutil.copyfile(path, folder / path.name)
         check_pin(item, self._programs)
         return folder, self._find_toolchain(toolchain.required_version(folder / "go.mod"))
+
+    def _own_sources(self, item: Item) -> list[Path]:
+        """A program of ours that puts modules together: beside its pins, and the package that they are the module of."""
+        return sorted(self._folder(item).glob("*.go"))
 
     def _module_folder(self, item: Item, name: str, pins: Path, tools: Toolchain) -> Path:
         """A module of the pins in Go's module cache, fetched if need be and held against ``go.sum``."""
@@ -106,6 +110,7 @@ class GoPrograms(GoModules):
             "environment": toolchain.BUILD_ENVIRONMENT,
             **self._pins(item),
             **self._own_tree(item),
+            **self._own_program(item),
         }
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
@@ -126,6 +131,11 @@ class GoPrograms(GoModules):
         overlay = self._folder(item) / OVERLAY
         files = sorted(path for path in overlay.rglob("*") if path.is_file())
         return {OVERLAY: {str(path.relative_to(overlay)): digest_of(path) for path in files}}
+
+    def _own_program(self, item: Item) -> dict[str, Any]:
+        """What a build depends on besides the pins if the program is ours."""
+        sources = {path.name: digest_of(path) for path in self._own_sources(item)}
+        return {"sources": sources} if sources else {}
 
     def _copy_of_the_module(self, item: Item, pins: Path, tools: Toolchain, tree: Path) -> Path:
         module = module_of(item)
