@@ -37,7 +37,7 @@ UP_EXAMPLES = """
 
   ibox up --limits strict                     rate limits as promised, not a hundred times that
 
-  ibox up --no-telemetry                      quicker: without metrics, alerts, traces and cost
+  ibox up --no-telemetry --no-logs            quicker: without metrics, alerts, traces and cost, and without Loki
 
   pytest --reuse -m security                  scenarios on the platform that is up
 """
@@ -87,6 +87,7 @@ def up(
     limits: Annotated[Limits, typer.Option(help="Rate limits: as promised, or wide.")] = USUAL_LIMITS,
     nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes of a cluster that is made (kind).")] = USUAL.nodes,
     telemetry: Annotated[bool, typer.Option(help="With metrics, alerts, traces and cost, or without.")] = True,
+    logs: Annotated[bool, typer.Option(help="With access, audit and model logs in Loki, or without.")] = True,
 ) -> None:
     """Bring a platform up and leave it running; one that is up already is left as it is.
 
@@ -96,7 +97,7 @@ def up(
     began = monotonic()
     chosen = Release.load(release)
     found = _running(instance)
-    options = PlatformOptions(models, limits, nodes, telemetry)
+    options = PlatformOptions(models, limits, nodes, telemetry, logs)
     if found is None:
         _require_fit_machine(provider)
         found = _bring_up(console, provider, instance, release, options)

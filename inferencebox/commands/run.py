@@ -67,7 +67,7 @@ def run_tests(more: Passed = None) -> None:
     """
     arguments = more or []
     outcomes = [_pytest(["-q", "-n", "2", "-p", "no:cacheprovider", path, *arguments]) for path in SELFTESTS]
-    outcomes.append(_pytest(["-n", "3", "-m", "security", "tests", *arguments]))
+    outcomes.append(_pytest(["-n", "3", "--logs=if-built", "-m", "security", "tests", *arguments]))
     raise typer.Exit(max(outcomes))
 
 

@@ -11,7 +11,7 @@ from inferencebox.programs.progress import Progress, Silent, shown
 from inferencebox.programs.provision import provisioner
 from inferencebox.release import Release
 
-__all__ = ["Progress", "module_files", "provide", "shown"]
+__all__ = ["Progress", "are_there", "module_files", "provide", "shown"]
 
 
 def provide(
@@ -32,6 +32,11 @@ def provide(
         use_path: take a program from PATH when it is the pinned version there.
     """
     return provisioner(release, progress or Silent(), again, use_path).provide(release.select(names))
+
+
+def are_there(release: Release, names: Sequence[str]) -> bool:
+    """Whether the cache has all of these programs, so that none would have to be made."""
+    return not provisioner(release, Silent()).missing(release.select(names))
 
 
 def module_files(release: Release, layer: str, progress: Progress | None = None, *, again: bool = False) -> Path:

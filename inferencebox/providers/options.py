@@ -23,6 +23,10 @@ class KindOptions:
 
 TELEMETRY = ("prometheus", "alertmanager", "jaeger", "chargeback", "telemetry.tenants")
 """The capabilities that a platform has only if it was brought up with telemetry."""
+LOGS = ("loki",)
+"""The capabilities that a platform has only if its logs are collected."""
+LOG_PROGRAMS = ("loki", "log-collector")
+"""What that takes, of the release's programs."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class PlatformOptions:
         limits: ``strict`` as promised (SPEC 1.5), or ``demo``, a hundred times that (SPEC D18).
         nodes: how many nodes a provider with nodes makes.
         telemetry: with metrics, alerts, traces and cost (some seconds of work, and some hundred megabytes).
+        logs: with access, audit and model logs in one place (about the same).
         owner: process whose end is the platform's end too, however it ends; none for a platform that stays.
         kind: of a cluster that is made.
     """
@@ -41,5 +46,6 @@ class PlatformOptions:
     limits: str = "demo"
     nodes: int = 3
     telemetry: bool = True
+    logs: bool = True
     owner: int | None = None
     kind: KindOptions = field(default_factory=KindOptions)

@@ -70,7 +70,7 @@ class GoModules:
         return folder, self._find_toolchain(toolchain.required_version(folder / "go.mod"))
 
     def _own_sources(self, item: Item) -> list[Path]:
-        """A program of ours that puts modules together: beside its pins, and the package that they are the module of."""
+        """A program of ours that puts modules together: beside its pins, in the module that they are of."""
         return sorted(self._folder(item).glob("*.go"))
 
     def _module_folder(self, item: Item, name: str, pins: Path, tools: Toolchain) -> Path:

@@ -23,6 +23,5 @@ CAPABILITIES: dict[str, str | None] = {
     "cert-manager": "cert-manager is not part of the local platform (use --provider kind)",
     "grafana": f"Grafana {NOT_ON_MIRRORS}",
     "kiali": f"Kiali {NOT_ON_MIRRORS}",
-    "loki": "Loki 3.7.8 builds (six minutes of CPU), but nothing of the local platform runs it yet",
     "management": None,
 }

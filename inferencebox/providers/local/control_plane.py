@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from inferencebox.paths import manifests_dir
 from inferencebox.pki import Authority, Certificate
 
 from .addresses import KUBERNETES_PORT, NODE
@@ -31,10 +32,12 @@ class ControlPlane:
     Args:
         home: folder of its own below the instance's state.
         binaries: program name -> path (etcd, kube-apiserver, ...).
+        audit: file for who changed what.
     """
 
-    def __init__(self, home: Path, binaries: Mapping[str, Path]) -> None:
+    def __init__(self, home: Path, binaries: Mapping[str, Path], audit: Path) -> None:
         self._home = home
+        self._audit = audit
         self._binaries = binaries
         self.etcd_data = home / "etcd"
         self.kubeconfig = home / "kubeconfig"
@@ -100,6 +103,8 @@ class ControlPlane:
             "service-account-signing-key-file": file / "sa.key",
             "authorization-mode": "RBAC",
             "endpoint-reconciler-type": "none",
+            "audit-policy-file": manifests_dir() / "observability" / "kubernetes-audit.yaml",
+            "audit-log-path": self._audit,
         }
         return Program("kube-apiserver", [str(self._binaries["kube-apiserver"]), *_flags(flags)], stop_seconds=10)
 

@@ -17,7 +17,7 @@ from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningPr
 from inferencebox.providers import replicas
 from inferencebox.release import Release
 
-from . import names, objects, processes, telemetry, workloads
+from . import logs, names, objects, processes, telemetry, workloads
 from .addresses import PODS
 from .box import Box, find
 from .control_plane import Kubectl
@@ -36,6 +36,7 @@ HEALTH: Mapping[str, tuple[str, int, str]] = {
     "envoy-gateway": ("envoy-gateway", 8081, "/readyz"),
     "istio-ingressgateway": ("istio-system.istio-ingressgateway", AGENT_STATUS_PORT, "/healthz/ready"),
 }
+WATCHERS = {**telemetry.HEALTH, **logs.HEALTH}
 PROGRAM_OF = {
     "istio-ingressgateway": "istio-system.istio-ingressgateway.proxy",
     "management": "default.management",
@@ -198,9 +199,10 @@ class LocalPlatform(Platform):
             "--audience", "istio-ca", "--duration", "24h",
         ).strip()  # fmt: skip
 
-    def await_telemetry(self, *components: str) -> None:
+    def await_watchers(self, *components: str) -> None:
+        """Parts of telemetry, and what keeps logs."""
         for component in components:
-            port, path = telemetry.HEALTH[component]
+            port, path = WATCHERS[component]
             self.readiness.http(component, "127.0.0.1", port, path, telemetry.pod_of(component))
 
     def load_rules(self, name: str, content: str | None) -> None:
@@ -254,8 +256,8 @@ class LocalPlatform(Platform):
         if component in HEALTH:
             pod, port, path = HEALTH[component]
             self.readiness.http(program, PODS[pod], port, path)
-        elif component in telemetry.HEALTH:
-            self.await_telemetry(component)
+        elif component in WATCHERS:
+            self.await_watchers(component)
 
     def kill(self, component: str) -> None:
         self.supervisor.signal(self._known(component), "KILL")

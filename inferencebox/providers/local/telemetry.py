@@ -84,6 +84,11 @@ class Telemetry:
     binaries: Mapping[str, Path]
 
     @property
+    def targets(self) -> Path:
+        """The folder of files that say what Prometheus scrapes."""
+        return self.home / "targets"
+
+    @property
     def rules(self) -> Path:
         """The folder of rule files that Prometheus reads."""
         return self.home / "rules"
@@ -115,7 +120,7 @@ class Telemetry:
         models = [_target(each, 8080) for each in everyone if SERVED_LABEL in each.labels]
         proxies = [_TIER_2, *(_target(each, 15090) for each in everyone if each.mesh)]
         for name, targets in (("models", models), ("proxies", proxies)):
-            file = self.home / "targets" / f"{name}.json"
+            file = self.targets / f"{name}.json"
             partial = file.with_suffix(".new")
             partial.write_text(json.dumps(targets))
             partial.replace(file)

@@ -22,18 +22,20 @@ from inferencebox.pki import Authority
 from inferencebox.platform import Endpoint, Workload, WorkloadSpec
 from inferencebox.programs import Progress, module_files, provide
 from inferencebox.providers import replicas
+from inferencebox.providers.capabilities import logs as logs_capabilities
 from inferencebox.providers.capabilities import telemetry as telemetry_capabilities
-from inferencebox.providers.options import PlatformOptions
+from inferencebox.providers.options import LOG_PROGRAMS, PlatformOptions
 from inferencebox.release import Release
 
-from . import box, names, objects, snapshot, supervisor, telemetry, workloads
+from . import box, logs, names, objects, snapshot, supervisor, telemetry, workloads
 from .addresses import KUBERNETES_PORT, NODE, PODS
 from .capabilities import CAPABILITIES
 from .control_plane import ControlPlane, Kubectl
 from .door import Door
 from .gateway_agent import SYSTEM
 from .gateways import Gateways
-from .mesh import Mesh
+from .logs import Logs
+from .mesh import Mesh, pod_name
 from .models import trained_models
 from .network import Networks, Pod
 from .platform import HEALTH, PROGRAM_OF, LocalPlatform
@@ -94,7 +96,7 @@ class Ascent:
     # parts, cheap to make again
     @property
     def control_plane(self) -> ControlPlane:
-        return ControlPlane(self.state / "kubernetes", self.binaries)
+        return ControlPlane(self.state / "kubernetes", self.binaries, self.state / "logs" / logs.AUDIT)
 
     @property
     def mesh(self) -> Mesh:
@@ -109,6 +111,15 @@ class Ascent:
     @property
     def telemetry(self) -> Telemetry:
         return Telemetry(self.state / "telemetry", self.binaries)
+
+    @property
+    def collected(self) -> Logs:
+        return Logs(self.state / "collected-logs", self.state / "logs", self.telemetry.targets, self.binaries)
+
+    @property
+    def watched(self) -> bool:
+        """Whether there is a pod for what the platform says of itself."""
+        return self.options.telemetry or self.options.logs
 
     @property
     def envoy_version(self) -> str:
@@ -156,10 +167,14 @@ class Ascent:
         if self.options.telemetry:
             steps["telemetry"] = dag.Step(self.start_telemetry, ["files", "networks"])
             steps["telemetry-ready"] = dag.Step(self.await_telemetry, ["telemetry", "sidecars"])
+        if self.options.logs:
+            steps["logs"] = dag.Step(self.start_logs, ["files", "networks"])
+            steps["logs-ready"] = dag.Step(self.await_logs, ["logs", "sidecars"])
         return steps
 
     def get_programs(self) -> None:
-        wanted = (*PROGRAMS, *telemetry.PROGRAMS) if self.options.telemetry else PROGRAMS
+        watchers = telemetry.PROGRAMS if self.options.telemetry else ()
+        wanted = (*PROGRAMS, *watchers, *(LOG_PROGRAMS if self.options.logs else ()))
         found = provide(self.release, wanted, self.progress)
         self.binaries.update(found)
         self.binaries["iptables-restore"] = found["iptables"].with_name("iptables-restore")
@@ -195,7 +210,7 @@ class Ascent:
         entries = load(manifests_dir() / "providers" / "local" / "workloads.yaml", values)
         specs = [_spec(entry, self.options.models) for entry in entries]
         self.placed = list(zip(specs, workloads.place(specs, []), strict=True))
-        if self.options.telemetry:
+        if self.watched:
             self.placed.append((telemetry.POD, telemetry.workload()))
         placed = [workload for _, workload in self.placed]
         own = workloads.pods_of(placed)
@@ -287,7 +302,7 @@ class Ascent:
         values = {"state": str(self.state), "envoy_version": self.envoy_version}
         proxy = policies.proxy("local", values)
         spans = load(manifests_dir() / "providers" / "local" / "spans.yaml")
-        more = telemetry.objects() if self.options.telemetry else []
+        more = telemetry.objects() if self.watched else []
         stand_ins = objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)
         self.kubectl.apply([*proxy, *spans, *more, *stand_ins])
         self.kubectl.run(
@@ -332,7 +347,16 @@ class Ascent:
         self.supervisor.start(*(program.name for program in programs))
 
     def await_telemetry(self) -> None:
-        LocalPlatform(self.instance).await_telemetry(*telemetry.HEALTH)
+        LocalPlatform(self.instance).await_watchers(*telemetry.HEALTH)
+
+    def start_logs(self) -> None:
+        self.collected.prepare()
+        programs = self.collected.programs()
+        self.supervisor.add(programs)
+        self.supervisor.start(*(program.name for program in programs))
+
+    def await_logs(self) -> None:
+        LocalPlatform(self.instance).await_watchers(*logs.HEALTH)
 
     def start_sidecars(self) -> None:
         self._record()
@@ -367,6 +391,8 @@ class Ascent:
                 name: ("http", "127.0.0.1", port, telemetry.pod_of(name))
                 for name, (port, _) in telemetry.HEALTH.items()
             }
+        if self.options.logs:
+            addresses["loki"] = ("http", "127.0.0.1", logs.PORT, pod_name(telemetry.workload()))
         endpoints = {
             name: Endpoint(scheme, "localhost", self.door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
             for name, (scheme, address, port, pod) in addresses.items()
@@ -374,7 +400,11 @@ class Ascent:
         record = Record(
             release=self.release.name,
             endpoints=endpoints,
-            capabilities=CAPABILITIES | telemetry_capabilities(self.options.telemetry),
+            capabilities={
+                **CAPABILITIES,
+                **telemetry_capabilities(self.options.telemetry),
+                **logs_capabilities(self.options.logs),
+            },
             binaries={name: str(path) for name, path in self.binaries.items()},
             workloads=[workload for _, workload in self.placed],
         )
