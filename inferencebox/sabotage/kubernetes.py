@@ -70,9 +70,9 @@ class KubernetesMeans:
     def forgetful(self, component: str, folder: str) -> Undo:
         raise NoEffect(f"what {component} keeps in a cluster is not reached yet")
 
-    def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
+    def rewritten(self, name: str, replace: Mapping[str, str], component: str, anew: bool = False) -> Undo:
         folder, _, file = name.rpartition("/")
-        if folder not in CONFIG_MAPS:
+        if folder not in CONFIG_MAPS or anew:
             raise NoEffect(f"{name} is a file of the local platform")
         found = self.platform.kube.get("configmap", CONFIG_MAPS[folder], MONITORING).require()
         before = found["data"][file]

@@ -75,14 +75,18 @@ class LocalMeans:
 
         return undo
 
-    def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
+    def rewritten(self, name: str, replace: Mapping[str, str], component: str, anew: bool = False) -> Undo:
         file = self._state / name
         before = file.read_text()
         after = replaced(before, replace, str(file))
 
         def write(content: str) -> None:
             file.write_text(content)
-            self.platform.supervisor.signal(component, "HUP")
+            if anew:
+                self.platform.stop(component)
+                self.platform.start(component)
+            else:
+                self.platform.supervisor.signal(component, "HUP")
 
         write(after)
         return lambda: write(before)

@@ -40,8 +40,12 @@ class Means(Protocol):
     def forgetful(self, component: str, folder: str) -> Undo:
         """Whenever the component starts it finds its folder empty."""
 
-    def rewritten(self, name: str, replace: Mapping[str, str], component: str) -> Undo:
-        """Replace text in a component's file (named as in `local`'s state folder), and have it read that."""
+    def rewritten(self, name: str, replace: Mapping[str, str], component: str, anew: bool = False) -> Undo:
+        """Replace text in a component's file (named as in `local`'s state folder), and have it read that.
+
+        Args:
+            anew: whether the component has to be started again for that.
+        """
 
     def tier_1(self, path: str) -> str:
         """What tier 1's Envoy says at a path of its administration interface; nothing if it cannot be asked."""

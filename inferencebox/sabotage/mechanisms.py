@@ -154,15 +154,18 @@ class Environment(_Mechanism):
 
 
 class Rewrite(_Mechanism):
-    """Change the text of a component's file in the platform's state; the component reads it again."""
+    """Change the text of a component's file in the platform's state; the component reads it again (`reload`), or is
+    started anew if it reads its files only then (`restart`)."""
 
     do: Literal["rewrite"]
     file: str
     replace: Mapping[str, str]
-    reload: str
+    reload: str = ""
+    restart: str = ""
 
     def apply(self, scene: Scene) -> None:
-        scene.ends.callback(scene.means.rewritten(self.file, self.replace, self.reload))
+        component, anew = self.restart or self.reload, bool(self.restart)
+        scene.ends.callback(scene.means.rewritten(self.file, self.replace, component, anew))
 
 
 class Secrets(_Mechanism):

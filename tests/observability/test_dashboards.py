@@ -1,17 +1,21 @@
-"""The four dashboards: what they show exists. Drawing them is Grafana's business."""
+"""The dashboards: what they show exists. Drawing them is Grafana's business, and the map of the mesh Kiali's."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlencode
+
+import yaml
 
 from fixtures.gateway import Gateway
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import some
+from fixtures.telemetry import grafana_of, some
 from fixtures.tenants import Tenant
-from inferencebox.checks import answered, refused
+from inferencebox.checks import Check, answered, body_json, equals, refused, that
 from inferencebox.paths import manifests_dir
 from inferencebox.platform import Platform
+from inferencebox.probes.http import Call, Observation
 from inferencebox.probes.prometheus import Prometheus
 from inferencebox.waiting import Timeouts, eventually
 
@@ -43,3 +47,102 @@ def queries(board: dict[str, Any]) -> Iterator[str]:
     for panel in board["panels"]:
         for target in panel["targets"]:
             yield target["expr"]
+
+
+# What Grafana sends when somebody presses a datasource's "Test", and what it wants to see (Grafana 10.4:
+# pkg/tsdb/prometheus/healthcheck.go, pkg/tsdb/loki/healthcheck.go, public/app/plugins/datasource/jaeger/datasource.ts)
+TESTS: Mapping[str, tuple[str, Check]] = {
+    "prometheus": ("/api/v1/query?query=1%2B1", that("2", lambda reply: reply["data"]["result"][1] == "2")),
+    "loki": (
+        "/loki/api/v1/query?query=vector%281%29%2Bvector%281%29",
+        that("2", lambda reply: reply["data"]["result"][0]["value"][1] == "2"),
+    ),
+    "jaeger": ("/api/services", that("services", lambda reply: len(reply["data"] or []) > 0)),
+}
+
+
+@scenario(
+    "OBS-09",
+    needs=("prometheus", "jaeger", "loki"),
+    sabotage=("audit.store-stopped", "datasources.query-port-gone"),
+    seconds=5,
+)
+def test_each_datasource_answers_what_grafana_would_ask(platform: Platform, story: Story) -> None:
+    """Each datasource that Grafana is provisioned with answers Grafana's own test, at its address, from its place."""
+    told = yaml.safe_load((manifests_dir() / "observability" / "dashboards" / "datasources.yaml").read_text())
+    sources = {each["type"]: each for each in told["datasources"]}
+    assert sources.keys() == TESTS.keys()
+    for kind, source in sources.items():
+        path, check = TESTS[kind]
+        with story.then(f"{source['name']} answers at {source['url']}"):
+            eventually(asked_from_telemetry(platform, source, path), check, within=Timeouts.current().metric, every=1)
+    if why := platform.capabilities.get("grafana"):
+        not_exercised(f"each datasource answers what Grafana's test asks; Grafana itself: {why}")
+    for source in sources.values():
+        with story.then(f"Grafana says so of {source['name']} itself"):
+            health = grafana_of(platform).get(f"/api/datasources/uid/{source['uid']}/health")
+            eventually(health, answered(200) & body_json("status", equals("OK")))
+
+
+def asked_from_telemetry(platform: Platform, source: Mapping[str, Any], path: str) -> Callable[[], Any]:
+    """A probe: the answer that a pod of telemetry's namespace gets, with the headers of the provisioning."""
+    names, values = source.get("jsonData", {}), source.get("secureJsonData", {})
+    headers = [
+        word
+        for number in range(1, len(names) + 1)
+        for word in ("-H", f"{names[f'httpHeaderName{number}']}: {values[f'httpHeaderValue{number}']}")
+    ]
+    command = ["curl", "-sS", "-m", "10", *headers, f"{source['url']}{path}"]
+
+    def ask() -> Any:
+        done = platform.run_in(platform.workloads("monitoring")[0], command)
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            return {"data": {"result": ["", (done.stdout or done.stderr).decode(errors="replace")]}}
+
+    return ask
+
+
+@scenario("OBS-16", needs=("grafana", "kiali", "gateway.jwt"), sabotage="jwt.removed", seconds=5)
+def test_the_dashboards_are_behind_the_gateway(gateway: Gateway, tenant_a: Tenant, story: Story) -> None:
+    """Grafana and Kiali are reached by way of the gateway: nobody without a token is let in, who has one is."""
+    # each page that needs no login of its own (Grafana: HTTP API, "Health"; Kiali: routing.go, "healthz")
+    for host, path in (("grafana.inference-in-a-box", "/api/health"), ("kiali.inference-in-a-box", "/kiali/healthz")):
+        door = gateway.at(host)
+        with story(f"{host}: 401 without a token, 200 with one"):
+            eventually(door.get(path), refused(401, by="jwt"))
+            eventually(door.get(path, tenant_a.token), answered(200))
+
+
+@scenario("OBS-12", needs=("kiali", "mesh.mtls", "models"), sabotage="metrics.mesh-uncounted", seconds=40)
+def test_kiali_shows_the_mesh_as_it_is(
+    gateway: Gateway, tenants: tuple[Tenant, ...], platform: Platform, story: Story
+) -> None:
+    """Kiali's map has each tenant's model, the way to it with a lock on it, and no mistake in the configuration."""
+    names = [tenant.name for tenant in tenants]
+    kiali = platform.endpoint("kiali")
+    # Kiali 2.11: /api/namespaces/graph (graph/config/common) and /api/istio/validations (models/istio_validation.go)
+    wanted = {"namespaces": ",".join(names), "graphType": "workload", "duration": "300s", "appenders": "securityPolicy"}
+    graph = Call("GET", kiali, f"/kiali/api/namespaces/graph?{urlencode(wanted)}")
+    with story.given("requests to every tenant's model"):
+        for tenant in tenants:
+            eventually(gateway.get(f"/v1/models/{tenant.model.name}", tenant.token), answered(200), streak=3)
+    with story.then("each model is on the map, and is reached by mutual TLS only"):
+        locked = that("an edge with a lock to each tenant's model", lambda seen: reached(seen) >= set(names))
+        eventually(graph, answered(200) & locked, within=Timeouts.current().metric, every=2)
+    with story.then("and Kiali finds no mistake in the tenants' configuration"):
+        found = Call("GET", kiali, f"/kiali/api/istio/validations?namespaces={','.join(names)}")
+        seen = eventually(found, answered(200) & that("a summary", lambda seen: bool(seen.json())))
+        assert {each["namespace"]: each["errors"] for each in seen.json()} == dict.fromkeys(names, 0)
+
+
+def reached(seen: Observation) -> set[str]:
+    """Namespaces whose workloads are reached, all traffic to them being mutual TLS."""
+    elements = seen.json()["elements"]
+    spaces = {node["data"]["id"]: node["data"]["namespace"] for node in elements["nodes"]}
+    locks: dict[str, list[bool]] = {}
+    for edge in elements["edges"]:
+        space = spaces[edge["data"]["target"]]
+        locks.setdefault(space, []).append(float(edge["data"].get("isMTLS") or 0) == 100)
+    return {space for space, each in locks.items() if all(each)}

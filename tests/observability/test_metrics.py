@@ -21,15 +21,27 @@ from inferencebox.waiting import Timeouts, consistently, eventually
 SETTLED: Any = {"within": Timeouts.current().metric, "every": 1.0}
 
 
-@scenario("OBS-01", needs=("prometheus", "alertmanager", "jaeger"), sabotage="telemetry.scrape-refused", seconds=6)
+JOBS = {"kserve-model", "mesh", "tier-1", "istiod", "chargeback", "jaeger", "alertmanager", "prometheus"}
+
+
+@scenario(
+    "OBS-01",
+    needs=("prometheus", "alertmanager", "jaeger"),
+    wants=("loki",),
+    sabotage="telemetry.scrape-refused",
+    seconds=6,
+)
 def test_telemetry_is_healthy_and_sees_every_part(platform: Platform, metrics: Prometheus, story: Story) -> None:
-    """Prometheus, Alertmanager and Jaeger answer, and every part that should be watched is."""
+    """Prometheus, Alertmanager, Jaeger and Loki answer, and every part that should be watched is."""
+    missing = {name: why for name in ("loki", "grafana", "kiali") if (why := platform.capabilities.get(name))}
+    with_logs = "loki" not in missing
     with story("Each answers at its health address"):
-        for name in ("prometheus", "alertmanager", "jaeger", "chargeback", "alert-sink"):
+        parts = ("prometheus", "alertmanager", "jaeger", "chargeback", "alert-sink")
+        for name in (*parts, "loki", "log-collector") if with_logs else parts:
             assert {part.name: part.state for part in platform.components()}.get(name) == "running", (
                 f"{name} does not run"
             )
-    expected = {"kserve-model", "mesh", "tier-1", "istiod", "chargeback", "jaeger", "alertmanager", "prometheus"}
+    expected = JOBS | {"logs"} if with_logs else JOBS
     with story("Every job has targets, and each of them is up"):
         everything = that(f"all of {', '.join(sorted(expected))}", lambda jobs: expected <= jobs)
         eventually(lambda: {target.job for target in metrics.targets()}, everything, **SETTLED)
@@ -38,10 +50,9 @@ def test_telemetry_is_healthy_and_sees_every_part(platform: Platform, metrics: P
         pods = {workload.name for workload in platform.workloads() if workload.mesh}
         watched = {target.labels.get("pod", "") for target in metrics.targets() if target.job == "mesh"}
         assert pods <= watched, f"not watched: {sorted(pods - watched)}"
-    missing = {name: platform.capabilities.get(name) for name in ("grafana", "kiali", "loki")}
-    if any(missing.values()):
-        reasons = "; ".join(str(why) for why in missing.values() if why)
-        not_exercised(f"Prometheus, Alertmanager and Jaeger are healthy and every target is up; the rest: {reasons}")
+    if missing:
+        rest = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        not_exercised(f"what there is is healthy, and every target is up; the rest: {rest}")
 
 
 def down_among(metrics: Prometheus) -> list[str]:

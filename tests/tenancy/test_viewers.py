@@ -1,31 +1,37 @@
 """What a tenant's viewer sees of the platform's telemetry: its own, and nobody else's."""
 
+import time
 import uuid
+from collections.abc import Set
 from urllib.parse import quote
 
 from fixtures.gateway import Gateway
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
+from fixtures.telemetry import VIEWERS, unreachable_from
 from fixtures.tenants import Tenant
 from inferencebox.checks import Check, answered, refused, that
 from inferencebox.platform import Platform
 from inferencebox.probes.http import Observation
+from inferencebox.probes.loki import lines_of
 from inferencebox.waiting import Timeouts, eventually
 
 
 @scenario(
     "TEN-11",
     needs=("prometheus", "jaeger", "telemetry.tenants"),
-    sabotage=("viewers.header-from-client", "viewers.jaeger-shared"),
-    seconds=20,
+    wants=("loki",),
+    sabotage=("viewers.header-from-client", "viewers.jaeger-shared", "viewers.logs-shared"),
+    seconds=25,
 )
 def test_a_viewer_sees_its_own_tenants_telemetry_only(
     gateway: Gateway, secure_gateway: Gateway, platform: Platform, tenant_a: Tenant, tenant_b: Tenant, story: Story
 ) -> None:
-    """Tenant B's viewer reads B's metrics and traces; A's are not there for it, however it asks."""
-    door = gateway.at("observe.inference-in-a-box")
+    """Tenant B's viewer reads B's metrics, traces and logs; A's are not there for it, however it asks."""
+    door = gateway.at(VIEWERS)
     trace = uuid.uuid4().hex
     parent = (("traceparent", f"00-{trace}-{uuid.uuid4().hex[:16]}-01"),)
+    began = time.time()
     with story.given("requests of both tenants, tenant A's in a trace that is known"):
         eventually(gateway.predict(tenant_a.model, tenant_a.token, headers=parent), answered(200))
         body = {"instances": [[0.0] * 64]}
@@ -50,25 +56,49 @@ def test_a_viewer_sees_its_own_tenants_telemetry_only(
             door.get("/traces/api/services", tenant_b.token),
             answered(200) & that("services of tenant-b only", others_absent),
         )
+    missing = {name: why for name in ("loki", "grafana") if (why := platform.capabilities.get(name))}
+    if "loki" not in missing:
+        sees_own_lines_only(door, tenant_a, tenant_b, began, story)
     with story.then("without a token there is nothing to see"):
         eventually(door.get(everything), refused(401, by="jwt"))
-    with story.then("and from a pod of A's there is no way past the gateway to B's traces or to all metrics"):
-        for port in (9090, 8081, 16686, 16702):
-            blocked(platform, tenant_a, port)
-    if platform.capabilities.get("loki") or platform.capabilities.get("grafana"):
-        reasons = [platform.capabilities.get(name) for name in ("loki", "grafana")]
-        not_exercised(f"metrics and traces hold; logs and dashboards: {'; '.join(filter(None, reasons))}")
+    with story.then("and from a pod of A's there is no way past the gateway to B's traces, all metrics or all logs"):
+        for port in (9090, 8081, 16686, 16702, 3100):
+            unreachable_from(platform, tenant_a, port)
+    if missing:
+        rest = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        not_exercised(f"metrics and traces{'' if 'loki' in missing else ' and logs'} hold; the rest: {rest}")
 
 
-def blocked(platform: Platform, tenant: Tenant, port: int) -> None:
-    """No connection from the tenant's pod to telemetry's is made: STRICT mutual TLS, and no identity that may."""
-    parts = platform.workloads("monitoring")
-    assert parts, "telemetry has no workload to ask"
-    for part in parts:
-        url = f"http://{part.address}:{port}/"
-        done = platform.run_in(tenant.client, ["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url])
-        answer = f"port {port} of {part.name} answered {done.stdout.decode()} to a tenant's pod"
-        assert done.returncode != 0, answer
+def sees_own_lines_only(door: Gateway, tenant_a: Tenant, tenant_b: Tenant, began: float, story: Story) -> None:
+    """Loki, by way of the gateway."""
+    reading = f"/logs/loki/api/v1/query_range?limit=1000&start={began - 1:.0f}&query="
+    lines = reading + quote('{log=~".+"}')
+    with story.then("B's viewer sees B's log lines, of what was asked and of what the model said, and A's sees A's"):
+        for tenant in (tenant_b, tenant_a):
+            seen_there = answered(200) & lines_are_of(tenant.name, kinds={"audit", "model"})
+            eventually(door.get(lines, tenant.token), seen_there, within=Timeouts.current().log_line, every=1)
+    with story.then("asking for A's lines by name finds none, nor does saying to be A, the gateway's way or Loki's"):
+        named = reading + quote('{tenant="tenant-a"}')
+        eventually(door.get(named, tenant_b.token), answered(200) & no_lines(), streak=2)
+        for organisation in ("tenant-a", "platform", "tenant-b|tenant-a"):
+            forged = door.get(lines, tenant_b.token, (("x-tenant", "tenant-a"), ("x-scope-orgid", organisation)))
+            eventually(forged, answered(200) & lines_are_of("tenant-b"), streak=2)
+    with story.then("and without a token there are no lines"):
+        eventually(door.get(lines), refused(401, by="jwt"))
+
+
+def lines_are_of(tenant: str, kinds: Set[str] = frozenset()) -> Check:
+    """There are lines, all of this tenant, among them some of each of these kinds."""
+
+    def of(seen: Observation) -> bool:
+        labels = [line.labels for line in lines_of(seen.json())]
+        return {each.get("tenant") for each in labels} == {tenant} and kinds <= {each["log"] for each in labels}
+
+    return that(f"lines of {tenant}{' of kinds ' if kinds else ''}{', '.join(sorted(kinds))}", of)
+
+
+def no_lines() -> Check:
+    return that("no lines", lambda seen: lines_of(seen.json()) == [])
 
 
 def others_absent(seen: Observation) -> bool:
