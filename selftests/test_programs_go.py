@@ -255,3 +255,18 @@ def test_a_module_can_be_built_in_a_tree_of_its_own(cache: Path, tmp_path: Path)
     (overlay / "main.go").write_text("package main // changed")
     assert get(chosen, cache, "one") != first
     assert len(go.builds()) == 2
+
+
+def test_a_program_of_ours_lies_beside_its_pins_and_is_built_anew_when_it_changes(
+    chosen: Release, cache: Path, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    go = FakeGo(tmp_path / "bin", before=f'[ "$1" = build ] && ls > "{seen}"')
+    main = tmp_path / "programs/tools/main.go"
+    main.write_text("package main")
+    first = get(chosen, cache, "one")
+    assert seen.read_text().split() == ["go.mod", "go.sum", "main.go"]
+    assert get(chosen, cache, "one") == first
+    main.write_text("package main // changed")
+    assert get(chosen, cache, "one") != first
+    assert len(go.builds()) == 2

@@ -54,6 +54,16 @@ def test_a_path_names_places_in_lists_and_mappings():
     assert document == {"spec": {"http": [{"timeout": "9s"}, {"timeout": "9s"}, {"new": True}], "labels": {}}}
 
 
+def test_a_number_in_a_path_is_one_entry_of_a_list():
+    document = {"rules": [{"name": "first"}, {"name": "second", "to": [1, 2]}]}
+    remove_at(document, "/rules/1/to/0")
+    set_at(document, "/rules/0/name", "other")
+    remove_at(document, "/rules/7")
+    assert document == {"rules": [{"name": "other"}, {"name": "second", "to": [2]}]}
+    remove_at(document, "/rules/1")
+    assert document == {"rules": [{"name": "other"}]}
+
+
 def test_a_path_that_leads_nowhere_changes_nothing():
     document = {"spec": {}}
     set_at(document, "/spec/cors/allowOrigins", ["*"])

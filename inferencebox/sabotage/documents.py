@@ -1,4 +1,5 @@
-"""Places in a Kubernetes document by path: `/spec/http/*/timeout`, where `*` is every entry of a list or mapping."""
+"""Places in a Kubernetes document by path: `/spec/http/*/timeout`, where `*` is every entry of a list or mapping, and a
+number one entry of a list."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,8 @@ def remove_at(document: Document, path: str) -> None:
     for parent in _places(document, way):
         if isinstance(parent, dict):
             parent.pop(last, None)
+        elif isinstance(parent, list) and last.isdigit():
+            del parent[int(last) : int(last) + 1]
 
 
 def content(document: Document) -> Document:
@@ -48,10 +51,17 @@ def _places(document: Any, way: list[str]) -> Iterator[Any]:
         yield document
         return
     step, *rest = way
-    keys = _keys(document) if step == "*" else [step]
-    for key in keys:
-        if isinstance(key, int) or (isinstance(document, dict) and key in document):
-            yield from _places(document[key], rest)
+    for key in _named(document, step):
+        yield from _places(document[key], rest)
+
+
+def _named(place: Any, step: str) -> list[Any]:
+    """The entries of a list or mapping that a step names."""
+    if step == "*":
+        return _keys(place)
+    if isinstance(place, list):
+        return [int(step)] if step.isdigit() and int(step) < len(place) else []
+    return [step] if isinstance(place, dict) and step in place else []
 
 
 def _keys(place: Any) -> list[Any]:
