@@ -17,6 +17,7 @@ from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint
 
 TIMEOUT_SECONDS = 20.0
+FAILED_WRITES = "prometheus_tsdb_wal_writes_failed_total "
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -122,6 +123,20 @@ class Prometheus:
             if name in ("", alert.name) and all(alert.labels.get(key) == value for key, value in labels.items())
         ]
 
+    def require_storing(self) -> None:
+        """With a full disk Prometheus 2.42 says that it is ready and its targets are up, and forgets what it scrapes.
+
+        Raises:
+            SetupProblem: it has failed to write what it scraped, as it says at its own `/metrics`.
+        """
+        own = self._reply("/metrics").text
+        failed = sum(float(line.split()[-1]) for line in own.splitlines() if line.startswith(FAILED_WRITES))
+        if failed:
+            raise SetupProblem(
+                f"Prometheus cannot keep what it scrapes: {failed:.0f} writes failed",
+                "free disk space where its data is, then restart it; its log has the reason",
+            )
+
     def rules(self) -> dict[str, list[dict[str, Any]]]:
         """The rules that are loaded, by group."""
         return {group["name"]: group["rules"] for group in self._get("/api/v1/rules")["groups"]}
@@ -130,16 +145,26 @@ class Prometheus:
         found = self._get("/api/v1/targets", state="active")["activeTargets"]
         return [Target(each["labels"]["job"], each["labels"], each["health"], each["lastError"]) for each in found]
 
-    def _get(self, path: str, **params: Any) -> Any:
+    def _reply(self, path: str, **params: Any) -> httpx.Response:
         url = f"{self.endpoint.url}{self.path}{path}"
         try:
-            reply = httpx.get(url, params=params, timeout=TIMEOUT_SECONDS, trust_env=False)
+            return httpx.get(url, params=params, timeout=TIMEOUT_SECONDS, trust_env=False)
+        except httpx.HTTPError as problem:
+            raise _silent(path, problem) from None
+
+    def _get(self, path: str, **params: Any) -> Any:
+        reply = self._reply(path, **params)
+        try:
             content = reply.json()
-        except (httpx.HTTPError, ValueError) as problem:
-            raise SetupProblem(f"Prometheus does not answer {path} ({problem})", "see the log prometheus.log") from None
+        except ValueError as problem:
+            raise _silent(path, problem) from None
         if content.get("status") != "success":
             raise SetupProblem(f"Prometheus refuses {params}: {content.get('error')}", "correct the query")
         return content["data"]
+
+
+def _silent(path: str, problem: Exception) -> SetupProblem:
+    return SetupProblem(f"Prometheus does not answer {path} ({problem})", "see the log prometheus.log")
 
 
 @dataclass(frozen=True)
