@@ -44,6 +44,7 @@ def note(word: str) -> None:
 
 def open_platform(provider: str, instance: str, release: str, options: Any, *told: Any) -> FakePlatform:
     note("open")
+    (HOME / "parts.json").write_text(json.dumps([name for name in ("telemetry", "logs") if getattr(options, name)]))
     if (HOME / "broken").exists():
         raise SetupProblem("etcd did not start", "look into etcd.log")
     (HOME / "stopped.json").write_text("[]")

@@ -1,5 +1,6 @@
 """The pytest side: verdicts, selection, one platform per run, parallel runs, exit codes, and what the terminal says."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,24 @@ def test_nothing_starts_without_need(run: Run, pytester: pytest.Pytester, home: 
     assert run("@promise('OPS-11')\ndef test_manifests():\n    pass").ret == 0
     assert calls(home) == []
     assert verdicts(pytester) == {"OPS-11": "passed"}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+@pytest.mark.parametrize(
+    ("needs", "wish", "parts"),
+    [
+        ("gateway", "yes", []),
+        ("jaeger", "yes", ["telemetry"]),
+        ("loki", "yes", ["logs"]),
+        ("loki", "if-built", []),
+    ],
+)
+def test_only_what_a_chosen_scenario_needs_is_brought_up(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, needs: str, wish: str, parts: list[str], workers: tuple[str]
+) -> None:
+    monkeypatch.setenv("IBOX_CACHE", str(home / "empty"))
+    run(f"@promise('OPS-11', needs=({needs!r},))\ndef test_it(platform):\n    pass", f"--logs={wish}", *workers)
+    assert json.loads((home / "parts.json").read_text()) == parts
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
