@@ -1,6 +1,8 @@
 """The dashboards: what they show exists. Drawing them is Grafana's business, and the map of the mesh Kiali's."""
 
+import contextlib
 import json
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +16,7 @@ from fixtures.telemetry import grafana_of, some
 from fixtures.tenants import Tenant
 from inferencebox.checks import Check, answered, body_json, equals, refused, that
 from inferencebox.paths import manifests_dir
-from inferencebox.platform import Platform
+from inferencebox.platform import Platform, Workload, WorkloadSpec
 from inferencebox.probes.http import Call, Observation
 from inferencebox.probes.prometheus import Prometheus
 from inferencebox.waiting import Timeouts, eventually
@@ -72,10 +74,11 @@ def test_each_datasource_answers_what_grafana_would_ask(platform: Platform, stor
     told = yaml.safe_load((manifests_dir() / "observability" / "dashboards" / "datasources.yaml").read_text())
     sources = {each["type"]: each for each in told["datasources"]}
     assert sources.keys() == TESTS.keys()
-    for kind, source in sources.items():
-        path, check = TESTS[kind]
-        with story.then(f"{source['name']} answers at {source['url']}"):
-            eventually(asked_from_telemetry(platform, source, path), check, within=Timeouts.current().metric, every=1)
+    with pod_like_grafanas(platform) as pod:
+        for kind, source in sources.items():
+            path, check = TESTS[kind]
+            with story.then(f"{source['name']} answers at {source['url']}"):
+                eventually(asked_from(pod, platform, source, path), check, within=Timeouts.current().metric, every=1)
     if why := platform.capabilities.get("grafana"):
         not_exercised(f"each datasource answers what Grafana's test asks; Grafana itself: {why}")
     for source in sources.values():
@@ -84,8 +87,19 @@ def test_each_datasource_answers_what_grafana_would_ask(platform: Platform, stor
             eventually(health, answered(200) & body_json("status", equals("OK")))
 
 
-def asked_from_telemetry(platform: Platform, source: Mapping[str, Any], path: str) -> Callable[[], Any]:
-    """A probe: the answer that a pod of telemetry's namespace gets, with the headers of the provisioning."""
+@contextlib.contextmanager
+def pod_like_grafanas(platform: Platform) -> Iterator[Workload]:
+    """A pod in telemetry's namespace, in the mesh under an identity of its own."""
+    name = f"own-{uuid.uuid4().hex[:6]}"
+    (pod,) = platform.add_workloads([WorkloadSpec("monitoring", name, name, program="client")])
+    try:
+        yield pod
+    finally:
+        platform.remove_workloads([pod])
+
+
+def asked_from(pod: Workload, platform: Platform, source: Mapping[str, Any], path: str) -> Callable[[], Any]:
+    """A probe: the answer that this pod gets, with the headers of the provisioning."""
     names, values = source.get("jsonData", {}), source.get("secureJsonData", {})
     headers = [
         word
@@ -95,7 +109,7 @@ def asked_from_telemetry(platform: Platform, source: Mapping[str, Any], path: st
     command = ["curl", "-sS", "-m", "10", *headers, f"{source['url']}{path}"]
 
     def ask() -> Any:
-        done = platform.run_in(platform.workloads("monitoring")[0], command)
+        done = platform.run_in(pod, command)
         try:
             return json.loads(done.stdout)
         except ValueError:
