@@ -85,6 +85,12 @@ class Loki:
         """What holds for this organisation, as the running Loki says (`/config/tenant/v1/limits`)."""
         return dict(yaml.safe_load(self._ask("/config/tenant/v1/limits").text))
 
+    def forget(self, query: str) -> int:
+        """The status of Loki's answer to a wish to delete what a query finds (`POST /loki/api/v1/delete`)."""
+        url, headers = f"{self.endpoint.url}/loki/api/v1/delete", {"X-Scope-OrgID": self.organisation}
+        wish = {"query": query, "start": "0"}
+        return httpx.post(url, params=wish, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False).status_code
+
     def configuration(self) -> dict[str, Any]:
         """What the running Loki was told, with its defaults (`/config`)."""
         return dict(yaml.safe_load(self._ask("/config").text))
