@@ -100,6 +100,16 @@ def test_of_a_scenario_with_several_tests_the_worst_counts(tmp_path):
     assert verdicts(tmp_path)["A"].verdict == "failed"
 
 
+def test_what_leaves_something_out_after_steps_that_held_has_passed_in_part(tmp_path):
+    events = [
+        {"event": "step", "scenario": "A", "item": "a"},
+        {"event": "verdict", "scenario": "A", "item": "a", "verdict": "not exercised", "seconds": 1},
+        {"event": "verdict", "scenario": "B", "item": "b", "verdict": "not exercised", "seconds": 1},
+    ]
+    (tmp_path / "run.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert {name: seen.verdict for name, seen in verdicts(tmp_path).items()} == {"A": "passed", "B": "not exercised"}
+
+
 # --- the runner
 
 
