@@ -64,7 +64,9 @@ def registry(platform: Platform, kube: Kube) -> Iterator[Registry]:
         {"apiVersion": "v1", "kind": "Pod", "metadata": inside, "spec": spec},
         {"apiVersion": "v1", "kind": "Service", "metadata": inside, "spec": ports},
     ]
-    for reply in kube.apply(documents):
+    kube.apply(documents[0])[0].require()
+    eventually(lambda: kube.get("serviceaccount", "default", name).ok, equals(True))  # no pod gets in before it
+    for reply in kube.apply(documents[1:]):
         reply.require()
     kube.wait_condition("pod", "models", name, "Ready")
     yield Registry(name)
