@@ -358,7 +358,7 @@ def test_controls_stand_on_recorded_results_only(
 # --- SEC-37 ---------------------------------------------------------------------------------------------------------
 
 WORKLOAD_KINDS = ("Pod", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
-PUBLISHED = {"tls.crt", "ca.crt", "cert-chain.pem", "root-cert.pem"}
+PUBLISHED = {"tls.crt", "ca.crt", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"}
 """Parts of Secrets that are shown to everybody who connects."""
 
 
