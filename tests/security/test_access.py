@@ -360,6 +360,8 @@ def test_controls_stand_on_recorded_results_only(
 WORKLOAD_KINDS = ("Pod", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 PUBLISHED = {"tls.crt", "ca.crt", "ca-cert.pem", "cert-chain.pem", "root-cert.pem"}
 """Parts of Secrets that are shown to everybody who connects."""
+SIGNATURE = "jws-kubeconfig-"
+"""kubeadm's signature, without a payload, of what everybody may read (kube-public/cluster-info): no token."""
 
 
 def secret_words(kube: Kube, platform: Platform) -> set[str]:
@@ -389,7 +391,8 @@ def readable(kube: Kube) -> Iterator[tuple[str, str]]:
     """What everybody who may look at workloads can read: where, and the text."""
     for config in listed(kube, "ConfigMap"):
         for name, value in (config.get("data") or {}).items():
-            yield f"{name_of(config)}, {name}", value
+            if not name.startswith(SIGNATURE):
+                yield f"{name_of(config)}, {name}", value
     for kind in WORKLOAD_KINDS:
         for workload in listed(kube, kind):
             for container in containers(workload):
