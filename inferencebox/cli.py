@@ -17,6 +17,7 @@ from inferencebox.commands import (
     compare,
     doctor,
     engine,
+    job,
     nightly,
     platform,
     releases,
@@ -27,7 +28,7 @@ from inferencebox.commands import (
 from inferencebox.errors import SetupProblem
 
 ENVIRONMENT_FAULT = 2
-COMMANDS = (platform, run, sabotage, nightly, report, compare, build, cache, bundle, engine, doctor, releases)
+COMMANDS = (platform, run, job, sabotage, nightly, report, compare, build, cache, bundle, engine, doctor, releases)
 
 app = typer.Typer(
     name="ibox",

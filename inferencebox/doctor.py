@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,6 +130,29 @@ def compiler() -> Iterator[Diagnosis]:
 def registry() -> Iterator[Diagnosis]:
     mirror = os.environ.get(MIRROR_VARIABLE)
     yield Diagnosis("registry", State.OK, mirror or "none configured: programs are built or unpacked from packages")
+
+
+def cluster() -> Iterator[Diagnosis]:
+    """The cluster that `--provider cluster` would take. Not needed for anything else, so never missing."""
+    from inferencebox.probes.kubernetes import Kube
+    from inferencebox.providers.cluster import kubeconfig
+    from inferencebox.providers.cluster.access import Access
+
+    try:
+        document = kubeconfig.chosen(None, "")
+    except SetupProblem as problem:
+        yield Diagnosis("cluster", State.OK, f"none ({problem.what}); only --provider cluster needs one")
+        return
+    context = document["current-context"]
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "kubeconfig"
+            kubeconfig.write(file, document)
+            version = Access(Kube(file), context).version()
+    except SetupProblem as problem:
+        yield Diagnosis("cluster", State.WARNING, problem.what, problem.fix)
+    else:
+        yield Diagnosis("cluster", State.OK, f"{context} answers, Kubernetes {version}; for --provider cluster")
 
 
 CHECKS: tuple[Callable[[], Iterator[Diagnosis]], ...] = (

@@ -106,7 +106,7 @@ POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace":
         ),
         (lambda k: k.list("Pod", labels="app=x"), "GET", "/api/v1/pods?labelSelector=app%3Dx"),
         (lambda k: k.list("Pod", "ns"), "GET", "/api/v1/namespaces/ns/pods"),
-        (lambda k: k.delete("Pod", "p", "ns"), "DELETE", "/api/v1/namespaces/ns/pods/p"),
+        (lambda k: k.delete("Pod", "p", "ns"), "DELETE", "/api/v1/namespaces/ns/pods/p?propagationPolicy=Background"),
         (
             lambda k: k.apply(POD),
             "PATCH",

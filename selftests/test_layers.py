@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from inferencebox.errors import SetupProblem
-from inferencebox.layers.catalogue import Awaited, Layer, Made, layers
-from inferencebox.layers.documents import LABEL, Kitchen, Maker, Small
+from inferencebox.layers.catalogue import Layer, Made, Selected, layers
+from inferencebox.layers.documents import Kitchen, Maker, Small
 from inferencebox.layers.install import NAMESPACE, Installer
+from inferencebox.layers.labels import INSTANCE, LAYER
 from inferencebox.layers.readiness import why_not_ready
 from inferencebox.probes.kubernetes import KubeReply
 from inferencebox.release import DEFAULT_RELEASE, Release
@@ -74,7 +75,8 @@ class TestData:
 class TestDocuments:
     def test_objects_are_ours_by_label_and_in_the_layers_namespace(self, kitchen: Kitchen, tmp_path: Path) -> None:
         ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES))
-        assert deployment["metadata"] == {"name": "mesh", "namespace": "mesh-system", "labels": {LABEL: "mesh"}}
+        labels = {LAYER: "mesh", INSTANCE: "default"}
+        assert deployment["metadata"] == {"name": "mesh", "namespace": "mesh-system", "labels": labels}
 
     def test_images_are_named_as_the_nodes_have_them(self, kitchen: Kitchen, tmp_path: Path) -> None:
         ((deployment, _role),) = kitchen.parts(layer(tmp_path, f"{FILES}images: {{vendor/mesh: mesh-proxy}}\n"))
@@ -226,7 +228,7 @@ class TestInstalling:
 
     def test_what_somebody_else_makes_is_waited_for(self, kitchen: Kitchen, tmp_path: Path) -> None:
         kube = PlayedCluster(ready)
-        waits = Layer("tier", "", tmp_path, parts=[], ready=[Awaited("deployment", "edge", labels="owner=tier")])
+        waits = Layer("tier", "", tmp_path, parts=[], ready=[Selected("deployment", "edge", labels="owner=tier")])
         (tmp_path / "layer.yaml").write_text("")
         with pytest.raises(SetupProblem, match="deployment owner=tier in edge was not ready in time: there is none"):
             self.installer(kube, kitchen, seconds=0.3).install(waits)

@@ -66,7 +66,7 @@ class Machine:
             progress.end("envoy", "built")
         return self.up.setdefault(instance, Standing(instance))
 
-    def close_platform(self, instance: str, *, keep_logs: bool = False) -> None:
+    def close_platform(self, instance: str, *, keep_logs: bool = False, tell: Any = None) -> None:
         self.up.pop(instance, None)
         self.left = [name for name in self.left if name != instance]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from inferencebox.doctor import Diagnosis, State, examine
+from inferencebox.doctor import Diagnosis, State, cluster, examine
 from inferencebox.errors import SetupProblem
 
 EXAMPLES = """
@@ -24,8 +24,11 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check that this machine can run the local platform. Exit code 2 if something needed is missing."""
-    found = examine()
+    """Check that this machine can run the local platform, and say which cluster would be taken.
+
+    Exit code 2 if something needed is missing.
+    """
+    found = [*examine(), *cluster()]
     if as_json:
         typer.echo(json.dumps([asdict(diagnosis) for diagnosis in found], indent=2))
     else:

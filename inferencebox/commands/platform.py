@@ -4,6 +4,7 @@ import json
 import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
@@ -12,17 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 from inferencebox import providers, scratch
+from inferencebox.commands.consent import Consent
 from inferencebox.doctor import State, examine
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import ComponentStatus, Platform
 from inferencebox.programs import Progress, shown
-from inferencebox.providers.options import PlatformOptions
+from inferencebox.providers.options import ClusterOptions, PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 USUAL = PlatformOptions()
 SIGNS = {"done": "✔", "failed": "✘", "skipped": "-"}
 """Of a layer that is no longer under way."""
 DEFAULT_INSTANCE = "default"
+FIRST_PROVIDER = "local"
+"""What needs least."""
 RUN_PREFIX = "run-"
 """Platforms of test runs are called after the process that runs them."""
 
@@ -34,6 +38,10 @@ UP_EXAMPLES = """
   ibox up --instance mine --models stub       another one beside it, with quick stand-ins for models
 
   ibox up --provider kind --nodes 1           the whole platform on Kubernetes, on one node
+
+  ibox up --provider cluster                  on the cluster of your kubeconfig: shows what is missing there, and asks
+
+  ibox up --provider cluster --context lab --yes
 
   ibox up --limits strict                     rate limits as promised, not a hundred times that
 
@@ -55,6 +63,8 @@ DOWN_EXAMPLES = """
 
   ibox down --instance mine      another one
 
+  ibox down --context lab        from a cluster what a platform of ours made there, whoever brought it up
+
   ibox down --all                every platform of yours on this machine
 """
 
@@ -70,6 +80,10 @@ class Limits(StrEnum):
 
 
 USUAL_MODELS, USUAL_LIMITS = Models(USUAL.models), Limits(USUAL.limits)
+KubeconfigOption = Annotated[
+    Path | None, typer.Option(help="Of a cluster that is there (provider cluster); default: as kubectl finds it.")
+]
+ContextOption = Annotated[str, typer.Option(help="Of that kubeconfig; default: its current one.")]
 InstanceOption = Annotated[str, typer.Option(help="Name of the platform.")]
 
 
@@ -80,7 +94,9 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    provider: Annotated[str, typer.Option(help=f"Where it comes from: {', '.join(providers.PROVIDERS)}.")] = "local",
+    provider: Annotated[
+        str, typer.Option(help=f"Where it comes from: {', '.join(providers.PROVIDERS)}; default: local, or as it is.")
+    ] = "",
     instance: InstanceOption = DEFAULT_INSTANCE,
     release: Annotated[str, typer.Option(help="Name or file of a set of pinned versions.")] = DEFAULT_RELEASE,
     models: Annotated[Models, typer.Option(help="What answers: stubs, or small real models.")] = USUAL_MODELS,
@@ -88,6 +104,9 @@ def up(
     nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes of a cluster that is made (kind).")] = USUAL.nodes,
     telemetry: Annotated[bool, typer.Option(help="With metrics, alerts, traces and cost, or without.")] = True,
     logs: Annotated[bool, typer.Option(help="With access, audit and model logs in Loki, or without.")] = True,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Install on a cluster that is there without asking.")] = False,
 ) -> None:
     """Bring a platform up and leave it running; one that is up already is left as it is.
 
@@ -96,19 +115,16 @@ def up(
     console = Console(highlight=False, soft_wrap=True)
     began = monotonic()
     chosen = Release.load(release)
+    cluster = ClusterOptions(kubeconfig, context, Consent(console, yes))
+    options = PlatformOptions(models, limits, nodes, telemetry, logs, cluster=cluster)
     found = _running(instance)
-    options = PlatformOptions(models, limits, nodes, telemetry, logs)
     if found is None:
-        _require_fit_machine(provider)
-        found = _bring_up(console, provider, instance, release, options)
+        _require_fit_machine(provider or FIRST_PROVIDER)
+        found = _bring_up(console, provider or FIRST_PROVIDER, instance, release, options)
         how = f"is up after {monotonic() - began:.1f} s"
-    elif found.release != chosen.name:
-        raise SetupProblem(
-            f"the platform {instance} is up with release {found.release}, not {chosen.name}",
-            f"take it down first (ibox down --instance {instance}), or choose another --instance",
-        )
     else:
-        found = _bring_up(console, provider, instance, release, options)
+        _require_as_asked(found, provider, chosen)
+        found = _bring_up(console, found.provider, instance, release, options)
         how = f"was up already, {'changed now: ' + ', '.join(found.changed) if found.changed else 'nothing changed'}"
     console.print(f"The platform {instance} {how} (release {found.release}, provider {found.provider}).")
     console.print(_how_to_use(found), markup=False)
@@ -136,24 +152,56 @@ def status(
 def down(
     instance: InstanceOption = DEFAULT_INSTANCE,
     every: Annotated[bool, typer.Option("--all", help="Every platform of yours on this machine.")] = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = "",
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Leave what is in the cluster: only this machine forgets it.")
+    ] = False,
 ) -> None:
     """Take a platform down and remove everything it left; also what killed test runs left.
+
+    From a cluster that others use too, all that the platform made is removed and nothing else.
 
     Works in whatever state the platform is; it is no error if there is none. Exit code 0: nothing is left.
     """
     console = Console(highlight=False, soft_wrap=True)
     scratch.sweep()
+    if kubeconfig or context:
+        providers.adopt(instance, ClusterOptions(kubeconfig, context))
     there = providers.instances()
     chosen = [name for name in there if every or name == instance or _was_left_by_a_killed_run(name)]
-    for name in chosen:
-        began = monotonic()
-        providers.close_platform(name)
-        left = " (left by a test run that was killed)" if _was_left_by_a_killed_run(name) else ""
-        console.print(f"{name}{left}: down after {monotonic() - began:.1f} s", markup=False)
+    problems = [problem for name in chosen if (problem := _take_down(console, name, forget))]
+    if problems:
+        raise problems[0]
     if not chosen:
         others = [name for name in there if name not in chosen]
         also = f" (there is {', '.join(others)}: --instance NAME, or --all)" if others else ""
         console.print(f"There is no platform {instance}{also}.", markup=False)
+
+
+def _take_down(console: Console, name: str, forget: bool) -> SetupProblem | None:
+    """One of several: what keeps one from going must not keep the others."""
+    began = monotonic()
+    try:
+        if forget:
+            providers.forget(name)
+        else:
+            providers.close_platform(name, tell=lambda what: console.print(f"{name}: {what}", markup=False))
+    except SetupProblem as problem:
+        return problem
+    left = " (left by a test run that was killed)" if _was_left_by_a_killed_run(name) else ""
+    how = "forgotten" if forget else "down"
+    console.print(f"{name}{left}: {how} after {monotonic() - began:.1f} s", markup=False)
+    return None
+
+
+def _require_as_asked(found: Platform, provider: str, release: Release) -> None:
+    for what, has, asked in (("release", found.release, release.name), ("provider", found.provider, provider)):
+        if asked and has != asked:
+            raise SetupProblem(
+                f"the platform {found.instance} is up with {what} {has}, not {asked}",
+                f"take it down first (ibox down --instance {found.instance}), or choose another --instance",
+            )
 
 
 def _running(instance: str) -> Platform | None:

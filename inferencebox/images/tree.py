@@ -11,6 +11,7 @@ MERGED = ("bin", "sbin", "lib", "lib32", "lib64")
 """Debian's folders that are links into /usr; packages of Debian 12 still have files in both places."""
 FOLDER_MODE = 0o755
 SCRIPT = b"#!"
+COMPILED = "__pycache__"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Tree:
     def graft(self, root: Path, at: str = "/") -> None:
         """Everything below a folder of this machine."""
         for source in sorted(root.rglob("*")):
+            if COMPILED in source.parts:
+                continue
             path = posixpath.join(at, source.relative_to(root).as_posix())
             if source.is_symlink():
                 self.link(path, str(source.readlink()))

@@ -78,11 +78,12 @@ PARTS: Mapping[str, type[Chart] | type[Files] | type[Own] | type[Made]] = {
 
 
 @dataclass(frozen=True)
-class Awaited:
-    """An object that somebody else makes and that the layer is ready by.
+class Selected:
+    """Objects that programs of a layer make, not we.
 
     Args:
         kind: as kubectl takes it.
+        namespace: none for any, or for what is not in one.
         labels: selector; or
         name: the object's name.
     """
@@ -110,6 +111,7 @@ class Layer:
         last: kinds applied when the rest of their part is ready: they need its webhooks.
         unawaited: kinds of its objects that get ready only by later layers.
         ready: what else it is ready by.
+        leaves: what its programs make in places that are not theirs, and leave there.
         pods: whether its objects run any: then the nodes need its images first.
         option: what a platform has to be asked for to have it; empty: every platform has it.
     """
@@ -127,7 +129,8 @@ class Layer:
     without: frozenset[str] = frozenset()
     last: frozenset[str] = frozenset()
     unawaited: frozenset[str] = frozenset()
-    ready: Sequence[Awaited] = ()
+    ready: Sequence[Selected] = ()
+    leaves: Sequence[Selected] = ()
     pods: bool = True
     option: str = ""
 
@@ -156,7 +159,8 @@ def _read(file: Path) -> Layer:
             name=file.parent.name,
             folder=file.parent,
             parts=[_part(part) for part in raw.pop("parts", [])],
-            ready=[Awaited(**each) for each in raw.pop("ready", [])],
+            ready=[Selected(**each) for each in raw.pop("ready", [])],
+            leaves=[Selected(**each) for each in raw.pop("leaves", [])],
             without=frozenset(raw.pop("without", [])),
             last=frozenset(raw.pop("last", [])),
             unawaited=frozenset(raw.pop("unawaited", [])),

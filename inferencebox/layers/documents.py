@@ -16,11 +16,10 @@ from inferencebox import manifests
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.catalogue import Chart, Files, Layer, Made, Own, Part
 from inferencebox.layers.fingerprint import fingerprint
+from inferencebox.layers.labels import INSTANCE, LAYER
 from inferencebox.manifests import Document
 from inferencebox.paths import manifests_dir
 
-LABEL = "inference-in-a-box/layer"
-"""On every object that we make; its value is the layer."""
 HOOK = "helm.sh/hook"
 INSTALLING_HOOKS = {"pre-install", "post-install", "crd-install"}
 CLUSTER_WIDE = {
@@ -83,6 +82,7 @@ class Kitchen:
         makers: by name, for objects that code makes.
         kubernetes: version that charts are rendered for.
         small: requests for small machines; none: as the vendors have it.
+        instance: name of the platform whose objects they are.
     """
 
     files: Callable[[str], Path]
@@ -92,6 +92,7 @@ class Kitchen:
     makers: Mapping[str, Maker]
     kubernetes: str
     small: Small | None = None
+    instance: str = "default"
 
     def fingerprint(self, layer: Layer) -> str:
         """What the layer is made of: two of the same give the same objects."""
@@ -184,7 +185,7 @@ class Kitchen:
         metadata = document["metadata"]
         if document["kind"] not in CLUSTER_WIDE:
             metadata.setdefault("namespace", layer.namespace)
-        metadata["labels"] = {**(metadata.get("labels") or {}), LABEL: layer.name}
+        metadata["labels"] = {**(metadata.get("labels") or {}), LAYER: layer.name, INSTANCE: self.instance}
         metadata.pop("creationTimestamp", None)
         document.pop("status", None)
         if self.small and document["kind"] in WORKLOADS:

@@ -11,7 +11,9 @@ from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
 from inferencebox.layers.catalogue import Layer
 from inferencebox.layers.documents import Kitchen
-from inferencebox.layers.readiness import Target, targets, wait_until_ready
+from inferencebox.layers.labels import INSTANCE, LAYER
+from inferencebox.layers.others import Others
+from inferencebox.layers.readiness import Pulse, Target, targets, wait_until_ready
 from inferencebox.manifests import Document
 from inferencebox.polling import poll
 from inferencebox.probes.kubernetes import Kube, KubeReply
@@ -38,6 +40,7 @@ class Record:
     """What is installed, written in the cluster itself: layer -> fingerprint of what it was made of."""
 
     kube: Kube
+    instance: str = "default"
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self) -> dict[str, str]:
@@ -48,7 +51,7 @@ class Record:
         """Note that a layer is ready."""
         with self._lock:
             if not self.kube.get("namespace", NAMESPACE).ok:
-                self.kube.apply([_namespace(NAMESPACE, {})])
+                self.kube.apply([namespace(NAMESPACE, {INSTANCE: self.instance})])
             self._change({layer: fingerprint})
 
     def forget(self, layer: str) -> None:
@@ -60,7 +63,7 @@ class Record:
     def _change(self, data: Mapping[str, str]) -> None:
         if self.kube.patch("configmap", RECORD, NAMESPACE, {"data": dict(data)}).ok:
             return
-        metadata = {"name": RECORD, "namespace": NAMESPACE}
+        metadata = {"name": RECORD, "namespace": NAMESPACE, "labels": {INSTANCE: self.instance}}
         document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
         self.kube.create(document).require()
 
@@ -74,17 +77,19 @@ class Installer:
         kitchen: makes the layers' objects.
         tell: is told (layer, what it waits for, seconds since it began).
         seconds: how long one layer may take.
+        others: spares what others made; none on a cluster of our own.
     """
 
     kube: Kube
     kitchen: Kitchen
     tell: Tell
     seconds: float = LAYER_SECONDS
+    others: Others | None = None
     record: Record = field(init=False)
     changed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.record = Record(self.kube)
+        self.record = Record(self.kube, self.kitchen.instance)
         self._installed = self.record.read()
 
     def steps(self, layers: Mapping[str, Layer]) -> dict[str, dag.Step]:
@@ -122,12 +127,13 @@ class Installer:
     def _make_namespace(self, layer: Layer) -> None:
         """Only if it is not there: what is said of it elsewhere stays as it is."""
         if not self.kube.get("namespace", layer.namespace).ok:
-            self.kube.create(_namespace(layer.namespace, layer.labels))
+            labels = {**layer.labels, LAYER: layer.name, INSTANCE: self.kitchen.instance}
+            self.kube.create(namespace(layer.namespace, labels))
 
     def apply(self, documents: Sequence[Document], deadline: float, tell: Callable[[str], None]) -> None:
         """Apply, in waves: what others refer to first. What is refused only for the moment is tried again."""
         for wave in _waves(documents):
-            left = list(wave)
+            left, pulse = list(wave), Pulse(self.kube)
             while left:
                 with ThreadPoolExecutor(APPLY_AT_ONCE) as pool:
                     replies = list(pool.map(self._apply_one, left))
@@ -138,10 +144,15 @@ class Installer:
                     raise SetupProblem(f"the cluster refuses {_name(document)}: {reply}", "see the layer's manifests")
                 left = [document for document, _ in refused]
                 if left:
+                    pulse.check()
                     tell(f"its webhooks ({_name(left[0])})")
                     time.sleep(0.5)
 
     def _apply_one(self, document: Document) -> KubeReply:
+        allowed = self.others.spare(document) if self.others else document
+        if allowed is None:
+            return KubeReply(200)
+        document = allowed
         reply = self.kube.apply([document])[0]
         if reply.cause == "schema" and document["kind"] in UNCHANGEABLE:
             self._remove(document)
@@ -178,5 +189,5 @@ def _name(document: Document) -> str:
     return f"{document['kind']} {metadata.get('name', '')}{where}"
 
 
-def _namespace(name: str, labels: Mapping[str, str]) -> Document:
+def namespace(name: str, labels: Mapping[str, str]) -> Document:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels)}}

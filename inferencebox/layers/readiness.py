@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferencebox.errors import SetupProblem
-from inferencebox.layers.catalogue import Awaited
+from inferencebox.layers.catalogue import Selected
 from inferencebox.manifests import Document
 from inferencebox.probes.kubernetes import Kube
 
 WATCH_SECONDS = 15
 """A watch is begun again after so long: in between nothing is missed, each begins with all that is there."""
 EVENTS = 5
+GONE_SECONDS = 30.0
+"""An API server that is silent for so long has not just been restarted."""
 Object = dict[str, Any]
 
 
@@ -35,19 +37,44 @@ class Target:
         return f"{self.kind.lower().partition('.')[0]} {first}{more}"
 
 
+@dataclass
+class Pulse:
+    """Whether the cluster is still there while something is waited for."""
+
+    kube: Kube
+    silent_since: float | None = None
+
+    def check(self) -> None:
+        """Ask the API server for a sign of life.
+
+        Raises:
+            SetupProblem: it has been silent for too long.
+        """
+        reply = self.kube.get("namespace", "default")
+        if reply.error is None:
+            self.silent_since = None
+            return
+        self.silent_since = self.silent_since or time.monotonic()
+        if time.monotonic() - self.silent_since > GONE_SECONDS:
+            raise SetupProblem(
+                f"the cluster has not answered for {GONE_SECONDS:.0f} s ({reply})",
+                "see whether it is still there, then run this again: it goes on where it was",
+            )
+
+
 def why_not_ready(found: Object) -> str | None:
     """Nothing if the object is ready, else what is missing."""
     rule = _RULES.get(found.get("kind", ""))
     return rule(found) if rule else None
 
 
-def targets(documents: Iterable[Document], awaited: Sequence[Awaited] = ()) -> list[Target]:
+def targets(documents: Iterable[Document], awaited: Sequence[Selected] = ()) -> list[Target]:
     """What has to be waited for before these documents are ready."""
     groups: dict[tuple[str, str | None], set[str]] = {}
     for document in documents:
         if document["kind"] in _RULES:
             metadata = document["metadata"]
-            groups.setdefault((_full_kind(document), metadata.get("namespace")), set()).add(metadata["name"])
+            groups.setdefault((full_kind(document), metadata.get("namespace")), set()).add(metadata["name"])
     own = [Target(kind, namespace, frozenset(names)) for (kind, namespace), names in groups.items()]
     named = [
         Target(each.kind, each.namespace, frozenset({each.name} if each.name else ()), each.labels) for each in awaited
@@ -66,6 +93,7 @@ def wait_until_ready(kube: Kube, target: Target, deadline: float, tell: Callable
         SetupProblem: they were not ready in time; it names one, what is missing and its last events.
     """
     missing = _missing(target, {})
+    pulse = Pulse(kube)
     tell(str(target))
     while True:
         left = deadline - time.monotonic()
@@ -83,6 +111,7 @@ def wait_until_ready(kube: Kube, target: Target, deadline: float, tell: Callable
             if not missing:
                 return
         if not seen:
+            pulse.check()
             time.sleep(0.2)  # the kind, or the way to the API server, is not there yet
 
 
@@ -167,7 +196,8 @@ def _condition(name: str) -> Callable[[Object], str | None]:
     return rule
 
 
-def _full_kind(document: Document) -> str:
+def full_kind(document: Document) -> str:
+    """As kubectl takes it: the kind, with its group."""
     group = document["apiVersion"].rpartition("/")[0]
     return f"{document['kind']}.{group}" if group else str(document["kind"])
 

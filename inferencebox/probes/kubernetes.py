@@ -117,6 +117,7 @@ class Resource:
     singular: str
     short: tuple[str, ...]
     namespaced: bool
+    verbs: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -142,10 +143,17 @@ class Discovery:
     ask: Callable[[str], Any]
     resources: list[Resource] = field(default_factory=list)
 
+    def all(self) -> list[Resource]:
+        self._ask()
+        return list({(one.group, one.plural): one for one in reversed(self.resources)}.values())
+
+    def _ask(self) -> None:
+        self.resources = [one for root in ("/api", "/apis") for one in _discovered(self.ask(root))]
+
     def find(self, name: str, api_version: str = "") -> Resource | None:
         found = self._known(name, api_version)
         if found is None:
-            self.resources = [one for root in ("/api", "/apis") for one in _discovered(self.ask(root))]
+            self._ask()
             found = self._known(name, api_version)
         return found
 
@@ -170,6 +178,7 @@ def _discovered(document: Any) -> Iterator[Resource]:
                     singular=one.get("singularResource", ""),
                     short=tuple(one.get("shortNames") or ()),
                     namespaced=one.get("scope") == "Namespaced",
+                    verbs=tuple(one.get("verbs") or ()),
                 )
 
 
@@ -220,6 +229,10 @@ class Kube:
 
     # --- reading
 
+    def kinds(self) -> "list[Resource]":
+        """Every kind the server has, each once, in the version that it prefers; asked anew."""
+        return self._discovery.all()
+
     def get(self, resource: str, name: str, namespace: str | None = None) -> KubeReply:
         """One object. `resource` is a kind, plural or short name, with `.group` if need be."""
         return self._on(resource, "GET", namespace, name, command=["get", resource, name])
@@ -255,13 +268,31 @@ class Kube:
         except (urllib3.exceptions.HTTPError, ValueError):
             return
 
+    def log(self, namespace: str, pod: str, container: str) -> Iterator[str]:
+        """What a container has printed and prints, line by line, until it ends or the connection does."""
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log?container={quote(container)}&follow=true"
+        try:
+            response = self._connections.request(
+                "GET",
+                f"{self._settings.host.rstrip('/')}{path}",
+                headers=self._identified({}),
+                timeout=urllib3.Timeout(connect=TIMEOUT, read=None),
+                retries=False,
+                preload_content=False,
+            )
+            if response.status == 200:
+                yield from _lines(response)
+        except urllib3.exceptions.HTTPError:
+            return
+
     def can_i(self, verb: str, resource: str, namespace: str | None = None, name: str = "") -> bool:
-        """Whether the user (see `acting_as`) may do it, as the API server's authorizer says."""
-        plural, _, subresource = resource.partition("/")
-        found = self._discovery.find(plural)
+        """Whether the user (see `acting_as`) may do it, as the API server's authorizer says. `*.*` is everything."""
+        named, _, subresource = resource.partition("/")
+        found = self._discovery.find(named)
+        plural, _, group = named.partition(".")
         wish = {
             "verb": verb,
-            "group": found.group if found else "",
+            "group": found.group if found else group,
             "resource": found.plural if found else plural,
             "subresource": subresource,
             "namespace": namespace or "",
@@ -341,16 +372,16 @@ class Kube:
         return self._on(resource, "PATCH", namespace, name, change, media, command=words)
 
     def delete(self, resource: str, name: str, namespace: str | None = None, grace: int | None = None) -> KubeReply:
-        """Delete one object; an absent one is a reply with status 404.
+        """Delete one object and what it owns; an absent one is a reply with status 404.
 
         Args:
             grace: seconds that a pod has to end; default: as many as it asks for.
         """
-        if grace is None:
-            return self._on(resource, "DELETE", namespace, name, command=["delete", resource, name])
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace}
-        flags = [f"--grace-period={grace}"]
-        return self._on(resource, "DELETE", namespace, name, body, command=["delete", resource, name, *flags])
+        query = {"propagationPolicy": "Background"}  # as kubectl does; the API server would leave the pods of a Job
+        if grace is not None:
+            query["gracePeriodSeconds"] = str(grace)
+        flags = [] if grace is None else [f"--grace-period={grace}"]
+        return self._on(resource, "DELETE", namespace, name, query=query, command=["delete", resource, name, *flags])
 
     def delete_all(self, documents: Documents, namespace: str | None = None) -> Replies:
         """Delete what `apply` made of the same documents, in reverse order."""
@@ -459,7 +490,8 @@ class Kube:
         reply = self._request("GET", root, None, {"Accept": _DISCOVERY})
         if not reply.ok:
             raise SetupProblem(
-                f"the Kubernetes API at {self._settings.host} does not tell its kinds: {reply}", "run `ibox status`"
+                f"the Kubernetes API at {self._settings.host} does not tell its kinds: {reply}",
+                "see whether it runs, and whether this is its kubeconfig",
             )
         return reply.object
 
@@ -502,6 +534,19 @@ def _events(response: urllib3.BaseHTTPResponse) -> Iterator[tuple[str, Any]]:
             for line in filter(None, lines):
                 event = json.loads(line)
                 yield event["type"], event["object"]
+    finally:
+        response.close()
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
+    rest = b""
+    try:
+        for chunk in response.stream(65536, decode_content=True):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace")
+        if rest:
+            yield rest.decode(errors="replace")
     finally:
         response.close()
 

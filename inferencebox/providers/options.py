@@ -1,7 +1,12 @@
 """How a platform should be, whoever provides it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inferencebox.providers.cluster.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,21 @@ class KindOptions:
     image: str = ""
     kind: Path | None = None
     kubectl: Path | None = None
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Which cluster of somebody else's, and who agrees to what is done there.
+
+    Args:
+        kubeconfig: its client configuration; none for `$KUBECONFIG`, or kubectl's usual file.
+        context: of that; empty for its current one.
+        approve: is shown what would be installed, and returns if that is agreed to.
+    """
+
+    kubeconfig: Path | None = None
+    context: str = ""
+    approve: "Callable[[Plan], None]" = lambda plan: plan.require_nothing_to_do()
 
 
 TELEMETRY = ("prometheus", "alertmanager", "jaeger", "chargeback", "telemetry.tenants")
@@ -40,6 +60,7 @@ class PlatformOptions:
         logs: with access, audit and model logs in one place (about the same).
         owner: process whose end is the platform's end too, however it ends; none for a platform that stays.
         kind: of a cluster that is made.
+        cluster: one that is there.
     """
 
     models: str = "real"
@@ -49,3 +70,4 @@ class PlatformOptions:
     logs: bool = True
     owner: int | None = None
     kind: KindOptions = field(default_factory=KindOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)

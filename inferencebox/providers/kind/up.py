@@ -1,10 +1,8 @@
 """Brings the whole platform up on a Kind cluster of its own, and takes it down."""
 
 import contextlib
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,19 +12,15 @@ from inferencebox.layers import dag
 from inferencebox.paths import state_dir
 from inferencebox.programs import Progress
 from inferencebox.providers import KIND_MARK
+from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kind import cluster, engine
 from inferencebox.providers.kubernetes import state
 from inferencebox.providers.kubernetes.door import Door, socket_path
+from inferencebox.providers.kubernetes.images import references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.providers.kubernetes.up import Target, bring_up_on
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
-
-PRELOADED = (
-    "node", "pause", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns",
-    "kube-router", "local-path-provisioner", "local-path-helper",
-)  # fmt: skip
-"""Images that nodes have from the start."""
 
 
 @dataclass
@@ -42,7 +36,7 @@ class Ascent:
 
     @property
     def wanted(self) -> list[str]:
-        return [name for name in self.release.images if name not in PRELOADED]
+        return list(references(self.release))
 
     def steps(self) -> Mapping[str, dag.Step]:
         """What gets the images onto the nodes; `load` is the last of it."""
@@ -73,13 +67,18 @@ def bring_up(
     """A platform that is up when this returns. What is there already, and as it should be, is left as it is."""
     home = state_dir(instance)
     home.mkdir(parents=True, exist_ok=True)
-    with _alone(home):
+    with alone(home):
         (home / KIND_MARK).touch()
         ascent = Ascent(instance, release, options, progress)
         before = dag.run({"cluster": dag.Step(ascent.make_cluster)}, listener)
-        references = {name: release.images[name].reference for name in ascent.wanted}
-        target = Target("kind", references, small=True)
+        target = Target("kind", references(release), small=True)
         return bring_up_on(instance, release, options, target, progress, listener, ascent.steps(), before)
+
+
+def load(instance: str, release: Release, names: Sequence[str], progress: Progress) -> None:
+    """Bring more images to the nodes of a cluster that is up; what they have already is left."""
+    archives = images.provide(release, names, progress)
+    cluster.handle(instance, engine.find(), release, progress).load(archives)
 
 
 def take_down(instance: str, keep_logs: bool = False) -> None:
@@ -103,14 +102,3 @@ def _release_of(home: Path) -> str:
         return state.read(home).release
     except SetupProblem:
         return DEFAULT_RELEASE
-
-
-@contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Nobody else brings this platform up meanwhile. The kernel lets go for a process that was killed."""
-    folder = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)

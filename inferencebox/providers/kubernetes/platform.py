@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from inferencebox.errors import SetupProblem
+from inferencebox.layers.labels import INSTANCE
 from inferencebox.layers.readiness import Target, wait_until_ready, why_not_ready
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
@@ -149,8 +150,10 @@ class KubernetesPlatform(Platform):
 
     def place(self, specs: Sequence[WorkloadSpec], added: bool) -> list[Workload]:
         """Make replicas; returns when each is ready."""
-        for reply in self.kube.apply(documents(specs, self._record.images, added, self._is_watched)):
-            reply.require()
+        for document in documents(specs, self._record.images, added, self._is_watched):
+            metadata = document["metadata"]
+            metadata["labels"] = {**metadata.get("labels", {}), INSTANCE: self.instance}
+            self.kube.apply([document])[0].require()
         deadline = time.monotonic() + READY_SECONDS
         for namespace in {spec.namespace for spec in specs}:
             names = frozenset(spec.name for spec in specs if spec.namespace == namespace)

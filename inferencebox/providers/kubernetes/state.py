@@ -28,7 +28,7 @@ class Record:
 
     provider: str
     release: str
-    kubectl: str
+    kubectl: str = ""
     images: dict[str, str] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     capabilities: dict[str, str | None] = field(default_factory=dict)

@@ -3,17 +3,18 @@
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inferencebox import policies
 from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
-from inferencebox.layers.catalogue import layers
+from inferencebox.layers.catalogue import Layer, layers
 from inferencebox.layers.documents import Kitchen, Small
 from inferencebox.layers.fingerprint import fingerprint
 from inferencebox.layers.install import Installer, Record
+from inferencebox.layers.others import Others
 from inferencebox.paths import state_dir
 from inferencebox.platform import Endpoint
 from inferencebox.probes.kubernetes import Kube
@@ -22,7 +23,7 @@ from inferencebox.providers.capabilities import telemetry
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
-from . import makers, state
+from . import about, makers, state
 from .capabilities import CAPABILITIES, confirmed
 from .door import DIRECT, SERVICE, Door
 from .makers import certificate_of
@@ -48,11 +49,15 @@ class Target:
         provider: who provides it.
         images: name of an image -> reference by which its nodes have it.
         small: whether its machine is small.
+        without: layers that are not installed, for somebody else's do as well.
+        is_shared: whether others have objects there, which are left as they are.
     """
 
     provider: str
     images: Mapping[str, str]
     small: bool
+    without: frozenset[str] = frozenset()
+    is_shared: bool = False
 
 
 def bring_up_on(
@@ -79,10 +84,10 @@ def bring_up_on(
     home = state_dir(instance)
     kube = Kube(home / "kubeconfig")
     programs = provide(release, PROGRAMS, progress)
-    watched = options.telemetry or TELEMETRY in Record(kube).read()
-    kitchen = _kitchen(release, options, watched, target, kube, programs["helm"], progress)
-    installer = Installer(kube, kitchen, listener)
-    known = {name: layer for name, layer in layers().items() if watched or layer.option != TELEMETRY}
+    watched = is_watched(kube, options)
+    kitchen = _kitchen(instance, release, options, watched, target, kube, programs["helm"], progress)
+    installer = Installer(kube, kitchen, listener, others=Others(kube, instance) if target.is_shared else None)
+    known = {name: layer for name, layer in chosen_layers(watched).items() if name not in target.without}
     steps = {**loading, **installer.steps(known)}
     for name, layer in known.items():
         if layer.pods:
@@ -91,23 +96,47 @@ def bring_up_on(
         timeline = dag.run(steps, listener, keep_going=True)
     except dag.StepsFailed as failed:
         raise _told(failed) from None
-    for authority, file in (("edge-authority", "edge-ca.crt"), ("mesh-authority", "mesh-ca.crt")):
-        (home / file).write_bytes(certificate_of(kube, authority))
-    Door(home).open(options.owner)
     record = state.Record(
         provider=target.provider,
         release=release.name,
-        kubectl=str(programs["kubectl"]),
         images=dict(target.images),
         capabilities={**CAPABILITIES, **telemetry(watched)},
-        endpoints=entrances(kube, Door(home), watched),
         layers={**before.seconds, **timeline.seconds},
         critical_path=[*before.critical_path({}), *timeline.critical_path(steps)],
         changed=installer.changed,
     )
+    platform = take_hold(instance, kube, record, release, options, progress)
+    record.capabilities = confirmed(platform, kube, record.capabilities)
     state.write(home, record)
-    capabilities = confirmed(KubernetesPlatform(instance), kube, record.capabilities)
-    state.write(home, replace(record, capabilities=capabilities))
+    about.write(kube, about.About(instance, list(known), record))
+    return KubernetesPlatform(instance)
+
+
+def is_watched(kube: Kube, options: PlatformOptions) -> bool:
+    """Whether the platform has telemetry, or is to have it: what it has is not taken away."""
+    return options.telemetry or TELEMETRY in Record(kube).read()
+
+
+def chosen_layers(watched: bool) -> dict[str, Layer]:
+    """What a platform consists of, with telemetry or without."""
+    return {name: layer for name, layer in layers().items() if watched or layer.option != TELEMETRY}
+
+
+def take_hold(
+    instance: str, kube: Kube, record: state.Record, release: Release, options: PlatformOptions, progress: Progress
+) -> KubernetesPlatform:
+    """Have the ways into a platform that is on a cluster, and write down on this machine where they are.
+
+    Args:
+        record: what is known of it, but for what this machine has.
+    """
+    home = state_dir(instance)
+    for authority, file in (("edge-authority", "edge-ca.crt"), ("mesh-authority", "mesh-ca.crt")):
+        (home / file).write_bytes(certificate_of(kube, authority))
+    Door(home).open(options.owner)
+    record.kubectl = str(provide(release, ["kubectl"], progress)["kubectl"])
+    record.endpoints = entrances(kube, Door(home), record.capabilities.get("prometheus", "no") is None)
+    state.write(home, record)
     return KubernetesPlatform(instance)
 
 
@@ -179,6 +208,7 @@ def _kubernetes(kube: Kube) -> Endpoint:
 
 
 def _kitchen(
+    instance: str,
     release: Release,
     options: PlatformOptions,
     watched: bool,
@@ -200,6 +230,7 @@ def _kitchen(
         "registries": ",".join(sorted(hosts)),
         "edge_names": json.dumps(policies.edge_names()),
         "telemetry_configuration": fingerprint([], json.dumps(makers.telemetry(), sort_keys=True)),
+        "instance": instance,
     }
     return Kitchen(
         files=lambda layer: module_files(release, layer, progress),
@@ -207,8 +238,9 @@ def _kitchen(
         image=image,
         values=values,
         makers=makers.Makers(kube, options, watched, image).all(),
-        kubernetes=release.layers["kubernetes"].version,
+        kubernetes=kube.raw("/version").require()["gitVersion"],
         small=Small.load() if target.small else None,
+        instance=instance,
     )
 
 

@@ -1,12 +1,9 @@
 """Brings the local platform up: a graph of steps, as much as possible at the same time."""
 
 import base64
-import contextlib
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from inferencebox.programs import Progress, module_files, provide
 from inferencebox.providers import replicas
 from inferencebox.providers.capabilities import logs as logs_capabilities
 from inferencebox.providers.capabilities import telemetry as telemetry_capabilities
+from inferencebox.providers.exclusive import alone
 from inferencebox.providers.options import LOG_PROGRAMS, PlatformOptions
 from inferencebox.release import Release
 
@@ -427,7 +425,7 @@ def bring_up(
     """
     state = state_dir(instance)
     state.mkdir(parents=True, exist_ok=True)
-    with _alone(state):
+    with alone(state):
         if box.find(state) is not None and _is_complete(state):
             Door(state).open()
             return LocalPlatform(instance)
@@ -442,17 +440,6 @@ def bring_up(
             raise
         RecordFile(state).change(lambda record: record.layers.update(timeline.seconds))
         return LocalPlatform(instance)
-
-
-@contextlib.contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Nobody else brings this platform up meanwhile. The kernel lets go for a process that was killed."""
-    folder = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _is_complete(state: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Platforms on a cluster that somebody else made and others use too."""

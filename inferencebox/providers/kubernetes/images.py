@@ -1,0 +1,19 @@
+"""Which images of a release a platform runs on a cluster that is there."""
+
+from collections.abc import Mapping
+
+from inferencebox.release import Release
+
+OF_THE_CLUSTER = (
+    "node", "pause", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns",
+    "kube-router", "local-path-provisioner", "local-path-helper",
+)  # fmt: skip
+"""Images that a cluster has from the start."""
+SUITE = "suite"
+"""The suite itself, for `ibox job`; no part of a platform."""
+
+
+def references(release: Release) -> Mapping[str, str]:
+    """Name of each image of a platform -> what its nodes call it."""
+    left_out = (*OF_THE_CLUSTER, SUITE)
+    return {name: pin.reference for name, pin in release.images.items() if name not in left_out}
