@@ -11,7 +11,14 @@ from inferencebox.checks import equals
 from inferencebox.sabotage.documents import append_at, content, remove_at, set_at
 from inferencebox.sabotage.mechanisms import Change, Create, Delete, NoEffect, Scene, Stop
 from inferencebox.sabotage.remembered import Memory, NotHealed
-from inferencebox.sabotage.rules import freeze_shares, ignore_headers, lift_limit, swap_shares
+from inferencebox.sabotage.rules import (
+    forget_namespace,
+    freeze_shares,
+    ignore_headers,
+    lift_limit,
+    swap_canary,
+    swap_shares,
+)
 from inferencebox.waiting import eventually
 
 
@@ -229,3 +236,31 @@ def test_headers_no_longer_choose():
     rules = {"spec": {"http": [{"match": [header], "route": "pinned"}, {"route": "shares"}]}}
     ignore_headers(rules)
     assert rules["spec"]["http"] == [{"route": "shares"}]
+
+
+def test_a_canary_and_the_old_version_get_each_others_share() -> None:
+    def left(predictor: dict[str, object]) -> object:
+        document = {"spec": {"predictor": dict(predictor)}}
+        swap_canary(document)
+        return document["spec"]["predictor"]
+
+    assert left({"canaryTrafficPercent": 10}) == {"canaryTrafficPercent": 90}
+    assert left({"canaryTrafficPercent": 0}) == {"canaryTrafficPercent": 0}
+    assert left({}) == {}
+
+
+def test_a_namespace_or_role_is_forgotten_in_both_directions() -> None:
+    def peer(**labels: str) -> dict[str, object]:
+        return {"namespaceSelector": {"matchLabels": labels}}
+
+    knative, registry = peer(**{"kubernetes.io/metadata.name": "knative-serving"}), peer(role="model-registry")
+    own: dict[str, object] = {"podSelector": {}}
+    spec = {
+        "ingress": [{"from": [own]}, {"from": [knative]}],
+        "egress": [{"to": [own]}, {"to": [knative]}, {"to": [registry]}],
+    }
+    policy = {"spec": spec}
+    forget_namespace(policy, "knative-serving")
+    assert policy["spec"] == {"ingress": [{"from": [own]}], "egress": [{"to": [own]}, {"to": [registry]}]}
+    forget_namespace(policy, "model-registry")
+    assert policy["spec"]["egress"] == [{"to": [own]}]

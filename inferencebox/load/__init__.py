@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,7 +70,7 @@ def load(call: Call, users: int, seconds: float, ok: Check | None = None) -> Loa
         seconds: for how long, at most `SECONDS`. A reply that is not there then is waited for as long as the call says.
 
     Raises:
-        SetupProblem: Locust is not installed, or did not come to an end.
+        SetupProblem: Locust is not installed, or did not do it.
     """
     if find_spec("locust") is None:
         raise SetupProblem("Locust is not installed", "uv sync --extra load")
@@ -80,20 +79,21 @@ def load(call: Call, users: int, seconds: float, ok: Check | None = None) -> Loa
     with tempfile.TemporaryDirectory(prefix="inferencebox-load-") as folder:
         order, replies = Path(folder) / "order.json", Path(folder) / "replies.jsonl"
         order.touch(mode=0o600)  # the token is in it
-        order.write_text(json.dumps(_order(call, replies)))
-        began = time.monotonic()
+        order.write_text(json.dumps(_order(call, seconds, replies)))
         _run_locust(call, users, seconds, order)
         if not replies.exists():
             raise SetupProblem("Locust sent nothing", "is another extra of gevent installed? uv sync --all-extras")
         samples = [_sample(json.loads(line), ok or answered(200)) for line in replies.read_text().splitlines()]
     window = Window(tuple(sorted(samples, key=lambda sample: sample.start)))
-    lasted = max((sample.end for sample in window.samples), default=time.monotonic() - began)
-    found = Load(window, users, max(lasted, 1e-3))
+    if not window.samples:
+        raise SetupProblem("Locust has no reply to anything", "is this machine busy?")
+    lasted = max(sample.end for sample in window.samples) - window.samples[0].start
+    found = Load(window, users, lasted)
     evidence.note(f"load: {call}", str(found))
     return found
 
 
-def _order(call: Call, replies: Path) -> dict[str, object]:
+def _order(call: Call, seconds: float, replies: Path) -> dict[str, object]:
     headers = [(name, value) for name, value in call.wire_headers("") if name not in ("content-length", "x-request-id")]
     return {
         "method": call.method,
@@ -101,6 +101,7 @@ def _order(call: Call, replies: Path) -> dict[str, object]:
         "headers": headers,
         "body": call.content.decode(),
         "timeout": call.timeout,
+        "seconds": seconds,
         "insecure": call.insecure or call.ca is not None,
         "replies": str(replies),
     }
@@ -110,7 +111,7 @@ def _run_locust(call: Call, users: int, seconds: float, order: Path) -> None:
     command = [
         sys.executable, "-m", "locust", "--headless", "--only-summary", "--loglevel", "ERROR",
         "--locustfile", str(Path(__file__).with_name("users.py")), "--host", call.endpoint.url,
-        "--users", str(users), "--spawn-rate", str(users), "--run-time", f"{math.ceil(seconds)}s",
+        "--users", str(users), "--spawn-rate", str(users),
         "--stop-timeout", f"{math.ceil(call.timeout)}s", "--exit-code-on-error", "0",
     ]  # fmt: skip
     settings = {**os.environ, SPEC: str(order)}

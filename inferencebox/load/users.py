@@ -11,7 +11,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import gevent
 from locust import FastHttpUser, events, task
+from locust.env import Environment
 
 SHOWN = 400
 """Characters of a failed reply that are kept."""
@@ -43,6 +45,17 @@ class Asker(FastHttpUser):
             "error": "" if status else type(getattr(reply, "error", None)).__name__,
         }
         replies.append(json.dumps(entry))
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def bound(environment: Environment, **_: object) -> None:
+    """The load lasts as long as was asked for from when all users ask: Locust's own limit counts its start, too."""
+
+    def begin(**_: object) -> None:
+        assert environment.runner
+        gevent.spawn_later(order["seconds"], environment.runner.quit)
+
+    environment.events.spawning_complete.add_listener(begin)  # type: ignore[no-untyped-call]
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
