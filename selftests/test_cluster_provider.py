@@ -1,5 +1,6 @@
 """A cluster of somebody else's: what is found there, what is asked, what is spared, and what is removed again."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -377,6 +378,21 @@ class TestRemoval:
         before = api.names()
         assert self.removed(kube) == []
         assert api.names() == before
+
+    def test_what_is_refused_for_the_moment_is_tried_again(self, kube: Kube, api: SmallApi) -> None:
+        api.put(thing("ClusterRole", "mine", "rbac.authorization.k8s.io/v1", labels={INSTANCE: "mine"}))
+        api.refusals["DELETE", "mine"] = 500
+        answering = threading.Timer(0.7, api.refusals.clear)
+        answering.start()
+        assert self.removed(kube) == []
+        answering.join()
+        assert api.get("ClusterRole", "mine") is None
+
+    def test_what_may_not_be_deleted_is_named_at_once(self, kube: Kube, api: SmallApi) -> None:
+        api.put(thing("ClusterRole", "mine", "rbac.authorization.k8s.io/v1", labels={INSTANCE: "mine"}))
+        api.refusals["DELETE", "mine"] = 403
+        with pytest.raises(SetupProblem, match="ClusterRole mine cannot be deleted: 403 by rbac"):
+            self.removed(kube)
 
     def test_what_may_not_be_listed_is_named(self, kube: Kube, api: SmallApi) -> None:
         api.refusals["GET", "secrets"] = 403

@@ -12,7 +12,7 @@ from inferencebox.layers.catalogue import Layer, Selected
 from inferencebox.layers.install import NAMESPACE
 from inferencebox.layers.labels import BORROWED, INSTANCE, owner_of
 from inferencebox.layers.readiness import Pulse
-from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, KubeReply, Resource
+from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, Resource
 
 DEFINITIONS = "customresourcedefinitions"
 HOOKS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
@@ -42,9 +42,9 @@ class Thing:
 class Removal:
     """One platform's end on one cluster.
 
-    What controllers must clear up behind goes first, while they run; then what would stand in the way of removals
-    (webhooks); then namespaces that are ours with all in them, and our objects in others'; definitions last. It can be
-    begun again at any point: each time it is looked at what is still there.
+    First what would have a say in removals (webhooks); then what controllers must clear up behind, while they run; then
+    namespaces that are ours with all in them, and our objects in others'; definitions last. It can be begun again at
+    any point: each time it is looked at what is still there.
 
     Args:
         kube: the cluster.
@@ -65,8 +65,8 @@ class Removal:
         Raises:
             SetupProblem: something does not go away.
         """
-        self._remove("objects of the platform's own kinds", self._custom())
         self._remove("webhooks", self._labelled(lambda kind: kind.plural in HOOKS))
+        self._remove("objects of the platform's own kinds", self._custom())
         leftovers = self._leftovers() if self._began else []
         self._remove("objects in namespaces of others", self._in_others_namespaces())
         self._remove("namespaces", [each for each in self._namespaces if each.name != NAMESPACE])
@@ -174,33 +174,42 @@ class Removal:
         if not things:
             return
         self.tell(f"{len(things)} {what}")
+        began, pulse, left, released = time.monotonic(), Pulse(self.kube), list(things), False
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for thing, reply in zip(things, pool.map(self._delete, things), strict=True):
-                if not reply.ok and reply.status not in (404, 405, 409):
-                    raise SetupProblem(f"{thing} cannot be deleted: {reply}", "see what keeps it, then run this again")
-        self._await(things)
+            while left := [thing for thing, gone in zip(left, pool.map(self._push, left), strict=True) if not gone]:
+                pulse.check()
+                waited = time.monotonic() - began
+                if waited > PATIENCE and not released:
+                    released = True
+                    self._release(left)
+                if waited > END:
+                    raise self._stuck(left[0])
+                time.sleep(0.5)
 
-    def _delete(self, thing: Thing) -> KubeReply:
-        return self.kube.delete(thing.kind.full_name, thing.name, thing.namespace)
+    def _push(self, thing: Thing) -> bool:
+        """Whether it is gone. It is told to go as often as it takes: a controller may have made it anew, and who has a
+        say in it may not answer just now."""
+        there = self.kube.get(thing.kind.full_name, thing.name, thing.namespace)
+        if there.status == 404:
+            return True
+        if there.ok and "deletionTimestamp" in there.object["metadata"]:
+            return False
+        reply = self.kube.delete(thing.kind.full_name, thing.name, thing.namespace)
+        if reply.cause == "rbac":
+            raise SetupProblem(f"{thing} cannot be deleted: {reply}", "ask for the right to, and run this again")
+        return reply.status in (404, 405)
 
-    def _await(self, things: Sequence[Thing]) -> None:
-        began, pulse, left = time.monotonic(), Pulse(self.kube), list(things)
-        released = False
-        while left := [each for each in left if self._is_there(each)]:
-            pulse.check()
-            waited = time.monotonic() - began
-            if waited > PATIENCE and not released:
-                released = True
-                for each in left:
-                    self.kube.patch(each.kind.full_name, each.name, each.namespace, {"metadata": {"finalizers": None}})
-            if waited > END:
-                raise SetupProblem(
-                    f"{left[0]} does not go away", f"kubectl get {left[0].kind.full_name} {left[0].name} -o yaml"
-                )
-            time.sleep(0.5)
+    def _release(self, left: Sequence[Thing]) -> None:
+        """Take the marks off by which controllers, which are gone by now, keep objects."""
+        for each in left:
+            self.kube.patch(each.kind.full_name, each.name, each.namespace, {"metadata": {"finalizers": None}})
 
-    def _is_there(self, thing: Thing) -> bool:
-        return self.kube.get(thing.kind.full_name, thing.name, thing.namespace).status != 404
+    def _stuck(self, thing: Thing) -> SetupProblem:
+        reply = self.kube.delete(thing.kind.full_name, thing.name, thing.namespace)
+        why = f": {reply}" if not reply.ok else ""
+        return SetupProblem(
+            f"{thing} does not go away{why}", f"kubectl get {thing.kind.full_name} {thing.name} -o yaml"
+        )
 
 
 def _is_made_by_us(found: Mapping[str, Any]) -> bool:
