@@ -19,7 +19,7 @@ HOOKS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
 AT_ONCE = 8
 PATIENCE = 90.0
 """Seconds that controllers have to clear up behind their objects, before we take their marks off."""
-END = 300.0
+END = 600.0
 DERIVED = {"events", "endpoints", "endpointslices", "pods", "replicasets", "controllerrevisions"}
 """Kinds that go with others."""
 Tell = Callable[[str], None]
