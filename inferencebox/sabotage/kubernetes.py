@@ -23,6 +23,7 @@ READY_SECONDS = 90.0
 MONITORING = "monitoring"
 CONFIG_MAPS = {"telemetry/rules": "prometheus-rules", "telemetry": "alertmanager"}
 """Folder of `local`'s state -> the ConfigMap that has its files in a cluster."""
+CONFIGURATION_DIGEST = "alertmanager_config_hash"
 TOUCHED = "inference-in-a-box/touched"
 ENVOY_ADMIN, ISTIOD_DEBUG = 19000, 15014
 ISTIOD = {"app": "istiod"}
@@ -77,16 +78,21 @@ class KubernetesMeans:
         found = self.platform.kube.get("configmap", CONFIG_MAPS[folder], MONITORING).require()
         before = found["data"][file]
 
-        def write(content: str) -> None:
+        def write(content: str) -> bool:
             seen = self._told(component)
             change = {"data": {file: content}}
             self.platform.kube.patch("configmap", CONFIG_MAPS[folder], MONITORING, change).require()
             self._touch(component)
-            if not poll(lambda: self._reloaded(component) != seen, READY_SECONDS, every=1.0):
-                raise NoEffect(f"{component} did not take its changed {file}")
+            return poll(lambda: self._reloaded(component) != seen, READY_SECONDS, every=1.0)
 
-        write(replaced(before, replace, name))
-        return lambda: write(before)
+        def undo() -> None:
+            if not write(before):
+                raise NoEffect(f"{component} did not take its {file} as it was")
+
+        if not write(replaced(before, replace, name)):
+            write(before)
+            raise NoEffect(f"{component} did not take its changed {file}")
+        return undo
 
     def _touch(self, component: str) -> None:
         """A pod with a new annotation is looked at by its kubelet at once, which brings its files up to date."""
@@ -99,15 +105,16 @@ class KubernetesMeans:
         return self._told(component)
 
     def _told(self, component: str) -> object:
-        """What a component says that it was told: Alertmanager its configuration, Prometheus its rules."""
+        """What differs when a component has read something else: Prometheus' rules, a digest of Alertmanager's file."""
         if component == "alertmanager":
-            return self._asked(component, "/api/v2/status")["config"]["original"]
-        groups = self._asked(component, "/api/v1/rules")["data"]["groups"]
+            lines = self._asked(component, "/metrics").text.splitlines()
+            return [line for line in lines if line.startswith(CONFIGURATION_DIGEST)]
+        groups = self._asked(component, "/api/v1/rules").json()["data"]["groups"]
         return [(rule["name"], rule["query"]) for group in groups for rule in group["rules"]]
 
-    def _asked(self, component: str, path: str) -> Any:
+    def _asked(self, component: str, path: str) -> httpx.Response:
         url = self.platform.endpoint(component).url + path
-        return httpx.get(url, timeout=SECONDS, trust_env=False).raise_for_status().json()
+        return httpx.get(url, timeout=SECONDS, trust_env=False).raise_for_status()
 
     def tier_1(self, path: str) -> str:
         return self._inside("envoy-gateway-system", TIER_1, ENVOY_ADMIN, path)
