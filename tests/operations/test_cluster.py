@@ -48,7 +48,8 @@ def _is_ready(node: dict) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])
 
 
-@scenario("OPS-06", needs=("kubernetes", "mesh"), sabotage="mesh.broken-reference", seconds=15)
+# istioctl looks for the pods that a Gateway selects and the namespaces that policies name: without pods some lack.
+@scenario("OPS-06", needs=("kubernetes", "mesh", "pods"), sabotage="mesh.broken-reference", seconds=15)
 def test_the_mesh_finds_no_error_in_its_configuration(platform, kube, story):
     """Istio's own `istioctl analyze` finds no error in the whole configuration, and does find one that is put there."""
     istioctl = provide(Release.load(platform.release), ["istioctl"])["istioctl"]
