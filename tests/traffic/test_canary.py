@@ -4,7 +4,6 @@ Shares are judged by a sequential test with error rates of 1e-3 both ways (`infe
 through both gateways with a genuine token; the arm is the version that the replying replica names.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from fixtures.gateway import Gateway
 from fixtures.models import OwnModel, OwnModelFactory, Replica
 from fixtures.scenario import scenario
-from fixtures.services import OwnServiceFactory, Released, ReleasedFactory, WithKserve, in_two_versions
+from fixtures.services import OwnServiceFactory, Released, ReleasedFactory, in_two_versions
 from fixtures.story import Story
 from fixtures.tenants import Tenant
 from inferencebox.checks import at_least, at_most, equals, from_version, length, refused
@@ -130,9 +129,7 @@ def test_rollback_returns_everybody_to_the_old_version(
         _assert_unbroken(stream.window())
 
 
-def a_broken_replica(
-    own_model: OwnModelFactory, _: OwnServiceFactory, gateway: Gateway, tenant: Tenant, story: Story
-) -> None:
+def a_broken_replica(own_model: OwnModelFactory, gateway: Gateway, tenant: Tenant, story: Story) -> None:
     """It was ready; its readiness check fails, and it would answer if it were asked. Tier 2 has nowhere to send the
     canary's share of 3 % and says so; tier 1 tries again up to three times, so a client sees an error with a
     probability of 0.03 ** 4 per request: 2.4e-4 over the 300 here.
@@ -155,9 +152,7 @@ def a_broken_replica(
         eventually(asked_for, from_version("v2"), streak=2)
 
 
-def a_broken_revision(
-    _: OwnModelFactory, own_service: OwnServiceFactory, gateway: Gateway, tenant: Tenant, story: Story
-) -> None:
+def a_broken_revision(own_service: OwnServiceFactory, gateway: Gateway, tenant: Tenant, story: Story) -> None:
     """It never gets ready: its readiness check asks for what is not there. It would answer if it were asked. KServe
     keeps its share with the newest version that is ready.
     """
@@ -177,20 +172,19 @@ def a_broken_revision(
 
 
 @scenario("TRF-33", needs=NEEDS, sabotage="readiness.ignored", seconds=40)
-@pytest.mark.parametrize("show", [a_broken_replica, a_broken_revision], ids=["replicas", "revisions"])
 def test_a_canary_that_does_not_get_ready_gets_no_traffic(
-    show: Callable[..., None],
+    has_kserve: bool,
     own_model: OwnModelFactory,
     own_service: OwnServiceFactory,
-    with_kserve: WithKserve,
     gateway: Gateway,
     tenant_c: Tenant,
     story: Story,
 ) -> None:
     """A broken canary, one that is not ready, gets not one request, and the old version serves everybody."""
-    if show is a_broken_revision:
-        with_kserve()
-    show(own_model, own_service, gateway, tenant_c, story)
+    if has_kserve:
+        a_broken_revision(own_service, gateway, tenant_c, story)
+    else:
+        a_broken_replica(own_model, gateway, tenant_c, story)
 
 
 def _nobody_meets(broken: Replica, wanted: set[str], call: Call, story: Story) -> None:
