@@ -1,7 +1,6 @@
 """Brings a platform up on somebody's cluster, takes hold of one that is there, and removes it again."""
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +22,11 @@ from inferencebox.providers.cluster.removal import Removal, Tell
 from inferencebox.providers.cluster.survey import survey
 from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kubernetes import about, state
-from inferencebox.providers.kubernetes.door import Door, socket_path
+from inferencebox.providers.kubernetes.door import Door
 from inferencebox.providers.kubernetes.images import references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.providers.kubernetes.up import Target, bring_up_on, chosen_layers, is_watched, take_hold
+from inferencebox.providers.leftovers import clear
 from inferencebox.providers.options import ClusterOptions, PlatformOptions
 from inferencebox.release import Release
 
@@ -151,14 +151,7 @@ def forget(instance: str, keep_logs: bool = False) -> None:
     """Clear what this machine keeps of a platform; what is in the cluster stays there."""
     home = state_dir(instance)
     Door(home).close()
-    socket_path(home).unlink(missing_ok=True)
-    for entry in home.iterdir():
-        if keep_logs and entry.name == "logs":
-            continue
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+    clear(home, keep_logs)
 
 
 def _install(

@@ -15,10 +15,11 @@ from inferencebox.providers import KIND_MARK
 from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kind import cluster, engine
 from inferencebox.providers.kubernetes import state
-from inferencebox.providers.kubernetes.door import Door, socket_path
+from inferencebox.providers.kubernetes.door import Door
 from inferencebox.providers.kubernetes.images import references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.providers.kubernetes.up import Target, bring_up_on
+from inferencebox.providers.leftovers import clear
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
 
@@ -85,16 +86,9 @@ def take_down(instance: str, keep_logs: bool = False) -> None:
     """Delete the cluster and everything of this instance. Safe to call at any time, also after a crash."""
     home = state_dir(instance)
     Door(home).close()
-    socket_path(home).unlink(missing_ok=True)
     with contextlib.suppress(SetupProblem):  # without an engine there is no cluster either
         cluster.handle(instance, engine.find(), Release.load(_release_of(home))).delete()
-    for entry in home.iterdir():
-        if keep_logs and entry.name == "logs":
-            continue
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+    clear(home, keep_logs)
 
 
 def _release_of(home: Path) -> str:

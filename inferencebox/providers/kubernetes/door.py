@@ -5,6 +5,7 @@ state folder as its argument.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -34,13 +35,11 @@ class Door(doors.Door):
         self.pid_file = state / "door.pid"
 
     def close(self) -> None:
-        """End the door process, if there is one."""
-        try:
+        """End the door process, if there is one, and remove what it leaves outside the state folder."""
+        with contextlib.suppress(OSError, ValueError):
             os.kill(int(self.pid_file.read_text()), 15)
-        except (OSError, ValueError):
-            return
-        finally:
-            self.pid_file.unlink(missing_ok=True)
+        self.pid_file.unlink(missing_ok=True)
+        self._socket.unlink(missing_ok=True)
 
 
 class Doorkeeper(doors.Doorkeeper):

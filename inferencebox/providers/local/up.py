@@ -22,6 +22,7 @@ from inferencebox.providers import replicas
 from inferencebox.providers.capabilities import logs as logs_capabilities
 from inferencebox.providers.capabilities import telemetry as telemetry_capabilities
 from inferencebox.providers.exclusive import alone
+from inferencebox.providers.leftovers import clear
 from inferencebox.providers.options import LOG_PROGRAMS, PlatformOptions
 from inferencebox.release import Release
 
@@ -456,22 +457,8 @@ def take_down(instance: str, keep_logs: bool = False) -> None:
     running = box.find(state)
     if running is not None:
         running.kill()
-    clear(instance, keep_logs)
-
-
-def clear(instance: str, keep_logs: bool = False) -> None:
-    """Remove what a dead platform left on disk."""
-    state = state_dir(instance)
     shutil.rmtree(box.sockets_dir(state), ignore_errors=True)
-    if not state.exists():
-        return
-    for entry in state.iterdir():
-        if keep_logs and entry.name == "logs":
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+    clear(state, keep_logs)
 
 
 def _spec(entry: Mapping[str, Any], models: str) -> WorkloadSpec:
