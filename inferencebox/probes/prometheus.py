@@ -17,6 +17,7 @@ from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint
 
 TIMEOUT_SECONDS = 20.0
+RELOAD_SECONDS = 30.0
 FAILED_WRITES = "prometheus_tsdb_wal_writes_failed_total "
 Labels = tuple[tuple[str, str], ...]
 
@@ -140,6 +141,20 @@ class Prometheus:
     def rules(self) -> dict[str, list[dict[str, Any]]]:
         """The rules that are loaded, by group."""
         return {group["name"]: group["rules"] for group in self._get("/api/v1/rules")["groups"]}
+
+    def read_rules_anew(self, name: str, file: str) -> None:
+        """Have it read its files again, for one with rules has changed; in force when this returns.
+
+        Args:
+            name: of the rules.
+            file: where they are, for people.
+
+        Raises:
+            SetupProblem: it refuses them, in its words.
+        """
+        reply = httpx.post(f"{self.endpoint.url}/-/reload", timeout=RELOAD_SECONDS, trust_env=False)
+        if reply.is_error:
+            raise SetupProblem(f"Prometheus does not take the rules {name}: {reply.text.strip()}", f"mend {file}")
 
     def targets(self) -> list[Target]:
         found = self._get("/api/v1/targets", state="active")["activeTargets"]

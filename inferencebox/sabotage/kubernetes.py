@@ -1,7 +1,6 @@
 """Inside a platform on a cluster: its Deployments and pods."""
 
 import fnmatch
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +8,9 @@ from typing import Any
 
 import httpx
 
-from inferencebox.layers.readiness import Target, wait_until_ready
 from inferencebox.polling import poll
-from inferencebox.providers.kubernetes.objects import is_ready, workload
-from inferencebox.providers.kubernetes.platform import TIER_1, KubernetesPlatform
+from inferencebox.providers.kubernetes.objects import is_ready, selector_of, workload
+from inferencebox.providers.kubernetes.platform import MONITORING, TIER_1, KubernetesPlatform
 
 from .effects import NoEffect
 from .means import Undo, replaced
@@ -20,7 +18,6 @@ from .remembered import Memory
 from .tampering import listed
 
 READY_SECONDS = 90.0
-MONITORING = "monitoring"
 CONFIG_MAPS = {"telemetry/rules": "prometheus-rules", "telemetry": "alertmanager"}
 """Folder of `local`'s state -> the ConfigMap that has its files in a cluster."""
 CONFIGURATION_DIGEST = "alertmanager_config_hash"
@@ -60,8 +57,7 @@ class KubernetesMeans:
             container["env"] = [*kept, *({"name": key, "value": value} for key, value in settings.items())]
         change = [{"op": "replace", "path": "/spec/template/spec/containers", "value": containers}]
         self.platform.kube.patch("deployment", name, namespace, change).require()
-        target = Target("Deployment.apps", namespace, frozenset({name}))
-        wait_until_ready(self.platform.kube, target, time.monotonic() + READY_SECONDS, lambda _: None)
+        self.platform.await_deployment(name, namespace, READY_SECONDS)
 
     def freeze(self, component: str) -> Undo:
         """Without its pod: what it steers are other pods."""
@@ -123,8 +119,7 @@ class KubernetesMeans:
         return self._inside("istio-system", ISTIOD, ISTIOD_DEBUG, path)
 
     def _inside(self, namespace: str, labels: Mapping[str, str], port: int, path: str) -> str:
-        selector = ",".join(f"{name}={value}" for name, value in labels.items())
-        for pod in self.platform.kube.quietly().list("pods", namespace, selector).items:
+        for pod in self.platform.kube.quietly().list("pods", namespace, selector_of(labels)).items:
             if not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
                 continue
             try:

@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 import yaml
+from kubernetes.utils import parse_quantity
 from pydantic import Field
 
 from inferencebox.layers.install import NAMESPACE, RECORD
@@ -22,7 +23,6 @@ WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet")
 MOST_IMAGES_TOLD = 50
 """A kubelet tells no more images of its node than this (its default `nodeStatusMaxImages`)."""
 GIB = 1 << 30
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9}
 Object = Mapping[str, Any]
 
 
@@ -202,10 +202,7 @@ def _nodes(found: Sequence[Object]) -> Nodes:
 
 def quantity(text: str) -> float:
     """A quantity as Kubernetes writes it: 500m, 2, 16Gi."""
-    for unit, factor in _UNITS.items():
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * factor
-    return float(text)
+    return float(parse_quantity(text))  # type: ignore[no-untyped-call]
 
 
 def _facts(kube: Kube, workloads: Sequence[Object]) -> dict[str, str]:

@@ -166,6 +166,11 @@ def is_ours(found: Mapping[str, Any]) -> bool:
     return _is_running(found) and (KIND_LABEL in labels or INFERENCE_SERVICE in labels)
 
 
+def selector_of(labels: Mapping[str, str]) -> str:
+    """Selects what has all of these labels, as the API takes it."""
+    return ",".join(f"{name}={value}" for name, value in labels.items())
+
+
 def is_ready(found: Mapping[str, Any]) -> bool:
     conditions = found.get("status", {}).get("conditions") or []
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
@@ -177,7 +182,7 @@ def pod_behind(kube: Kube, namespace: str, service: str, port: int) -> tuple[str
     if not reply.ok:
         return None
     spec = reply.require()["spec"]
-    selector = ",".join(f"{name}={value}" for name, value in (spec.get("selector") or {}).items())
+    selector = selector_of(spec.get("selector") or {})
     target = next((each.get("targetPort", port) for each in spec["ports"] if each["port"] == port), port)
     pods = [pod for pod in kube.list("pods", namespace, selector).items if _is_running(pod)]
     for found in sorted(pods, key=is_ready, reverse=True):

@@ -19,6 +19,7 @@ from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
 from inferencebox.polling import poll
 from inferencebox.probes.kubernetes import Kube
+from inferencebox.probes.prometheus import Prometheus
 from inferencebox.providers import replicas
 from inferencebox.release import Release
 
@@ -198,9 +199,7 @@ class KubernetesPlatform(Platform):
         if content is not None and self._in_prometheus(f"cat {file} 2>/dev/null") == content:
             return
         self._in_prometheus(f"rm -f {file}" if content is None else f"cat > {file}", content)
-        reply = httpx.post(f"{self.endpoint('prometheus').url}/-/reload", timeout=30, trust_env=False)
-        if reply.is_error:
-            raise SetupProblem(f"Prometheus does not take the rules {name}: {reply.text.strip()}", f"mend {file}")
+        Prometheus(self.endpoint("prometheus")).read_rules_anew(name, str(file))
 
     def _in_prometheus(self, script: str, stdin: str | None = None) -> str:
         """What a script says in the pod of Prometheus."""
@@ -301,10 +300,14 @@ class KubernetesPlatform(Platform):
         name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
         self.kube.patch("deployment", name, namespace, {"spec": {"replicas": count}}).require()
         if count:
-            target = Target("Deployment.apps", namespace, frozenset({name}))
-            wait_until_ready(self.kube, target, time.monotonic() + READY_SECONDS, lambda _: None)
+            self.await_deployment(name, namespace)
         else:
             self._end_pods(name, namespace, _selector(found))
+
+    def await_deployment(self, name: str, namespace: str, seconds: float = READY_SECONDS) -> None:
+        """Until all of its pods are ready, as it wants them now; for so many seconds at most."""
+        target = Target("Deployment.apps", namespace, frozenset({name}))
+        wait_until_ready(self.kube, target, time.monotonic() + seconds, lambda _: None)
 
     def _end_pods(self, name: str, namespace: str, selector: str) -> None:
         """At once, as in an outage: some parts are given minutes to say goodbye (the limiter 300 s)."""
@@ -399,4 +402,4 @@ def _identity(runs: Sequence[str]) -> int:
 
 
 def _selector(found: Object) -> str:
-    return ",".join(f"{name}={value}" for name, value in found["spec"]["selector"]["matchLabels"].items())
+    return objects.selector_of(found["spec"]["selector"]["matchLabels"])

@@ -27,6 +27,7 @@ from . import about, makers, state
 from .capabilities import CAPABILITIES, confirmed
 from .door import DIRECT, SERVICE, Door
 from .makers import certificate_of
+from .objects import selector_of
 from .platform import MONITORING, TIER_1, KubernetesPlatform
 
 PROGRAMS = ("kubectl", "helm")
@@ -184,8 +185,7 @@ def _reaches(address: str, port: int) -> bool:
 
 
 def _tier_1_service(kube: Kube) -> dict[str, Any]:
-    labels = ",".join(f"{name}={value}" for name, value in TIER_1.items())
-    found = kube.list("services", SYSTEM, labels).items
+    found = kube.list("services", SYSTEM, selector_of(TIER_1)).items
     if not found:
         raise SetupProblem("the tier-1 gateway has no Service", f"kubectl get services -n {SYSTEM}")
     return dict(found[0])

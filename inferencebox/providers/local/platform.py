@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import httpx
 from filelock import FileLock
 
 from inferencebox.errors import SetupProblem
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
+from inferencebox.probes.prometheus import Prometheus
 from inferencebox.providers import replicas
 from inferencebox.release import Release
 
@@ -213,9 +213,7 @@ class LocalPlatform(Platform):
             return
         else:
             file.write_text(content)
-        reply = httpx.post(f"{self.endpoint('prometheus').url}/-/reload", timeout=30, trust_env=False)
-        if reply.is_error:
-            raise SetupProblem(f"Prometheus does not take the rules {name}: {reply.text.strip()}", f"mend {file}")
+        Prometheus(self.endpoint("prometheus")).read_rules_anew(name, str(file))
 
     @property
     def _telemetry(self) -> telemetry.Telemetry:
