@@ -32,7 +32,7 @@ def events(folder: Path) -> Iterator[dict[str, object]]:
             yield event
         if ended:
             return
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # files tell nobody that they have grown
 
 
 def _grown(file: Path, position: int) -> tuple[list[bytes], int]:

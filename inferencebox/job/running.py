@@ -99,7 +99,7 @@ class SuiteJob:
                 return str(pod["metadata"]["name"])
             if waits.get("reason") in HOPELESS:
                 break
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # not `poll`: a hopeless state and a cluster that is gone end this early
         said = last_events(self.kube, pod["metadata"]["name"] if pod else self.name, NAMESPACE)
         raise SetupProblem(
             f"the Job {self.name} did not start: {' | '.join(said) or 'there are no events of it'}",

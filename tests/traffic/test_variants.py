@@ -69,7 +69,7 @@ def test_a_blue_green_switch_moves_everybody_at_once(
             model.weights({"v1": 0, "v2": 100})
             eventually(call.with_(quiet=True), from_version("v2"))
         with story.when(f"and {allowed:.0f} s have passed"):
-            time.sleep(max(0.0, switched + allowed - stream.now))
+            time.sleep(max(0.0, switched + allowed - stream.now))  # the delay is the subject: SPEC's 10 s
             stream.mark("10 s later")
             stream.collect(40)
         before, meanwhile, after = stream.window(None, "switch"), stream.window("switch"), stream.window("10 s later")

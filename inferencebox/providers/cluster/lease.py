@@ -115,7 +115,7 @@ class Lease:
         renewed = datetime.strptime(spec["renewTime"], FORMAT).replace(tzinfo=UTC)
         if datetime.now(UTC) - renewed < timedelta(seconds=duration):
             return False
-        time.sleep(min(duration, self.seconds) / RENEWALS + 1)
+        time.sleep(min(duration, self.seconds) / RENEWALS + 1)  # in which a living holder would have renewed it
         again = self._read()
         return again.ok and again.object["metadata"]["resourceVersion"] == found.object["metadata"]["resourceVersion"]
 

@@ -184,7 +184,7 @@ class Removal:
                     self._release(left)
                 if waited > END:
                     raise self._stuck(left[0])
-                time.sleep(0.5)
+                time.sleep(0.5)  # each round also tells what is left to go, and gives up at END
 
     def _push(self, thing: Thing) -> bool:
         """Whether it is gone. It is told to go as often as it takes: a controller may have made it anew, and who has a

@@ -138,7 +138,7 @@ def main(folder: Path) -> None:
             follow(api, folder)
         except (OSError, ValueError) as problem:
             print(f"{type(problem).__name__}: {problem}", file=sys.stderr, flush=True)
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # a watch that ends at once must not become a busy loop
 
 
 if __name__ == "__main__":
