@@ -19,6 +19,9 @@ READY = {
     "customresourcedefinition": {"kind": "CustomResourceDefinition", "status": {
         "conditions": [{"type": "Established", "status": "True"}],
     }},
+    "apiservice.apiregistration.k8s.io": {"kind": "APIService", "status": {
+        "conditions": [{"type": "Available", "status": "True"}],
+    }},
     "pod": {"kind": "Pod", "status": {"conditions": [{"type": "Ready", "status": "True"}]}},
     "secret": {"kind": "Secret"},
 }  # fmt: skip
@@ -72,6 +75,12 @@ def test_what_takes_a_part_that_is_not_there_is_not_offered():
     found = confirmed(FakePlatform(), FakeKube(absent={"activator"}))
     assert found["autoscaling"] == "the cluster has no deployment knative-serving/activator"
     assert found["gateway"] is None
+
+
+def test_without_the_api_of_what_pods_use_no_model_scales_by_it():
+    found = confirmed(FakePlatform(), FakeKube(unready={"v1beta1.metrics.k8s.io"}))
+    assert found["autoscaling.hpa"] == "apiservice v1beta1.metrics.k8s.io is not ready: Available is not said yet"
+    assert found["autoscaling"] is None
 
 
 def test_a_part_that_is_not_ready_is_not_counted_on():

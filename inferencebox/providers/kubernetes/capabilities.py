@@ -23,7 +23,7 @@ CAPABILITIES: dict[str, str | None] = {
     "gateway.survives-controller": None,
     "pods": None,
     "autoscaling": None,
-    "autoscaling.hpa": f"metrics-server and Knative's autoscaler of class HPA are {NOT_BUILT}",
+    "autoscaling.hpa": None,
     "networkpolicy": None,
     "pod-logs": None,
     "cert-manager": None,
@@ -73,6 +73,10 @@ PARTS: Mapping[str, Sequence[Part]] = {
     "autoscaling": (
         *_deployment("knative-serving", "activator", "autoscaler", "controller"),
         *_deployment("kserve", "kserve-controller-manager"),
+    ),
+    "autoscaling.hpa": (
+        Part("apiservice.apiregistration.k8s.io", None, "v1beta1.metrics.k8s.io"),
+        *_deployment("knative-serving", "autoscaler-hpa"),
     ),
     "cert-manager": (
         Part("customresourcedefinition", None, "certificates.cert-manager.io"),
