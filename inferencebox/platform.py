@@ -93,12 +93,12 @@ class ComponentStatus:
 
 @dataclass(frozen=True)
 class RunningProgram:
-    """One process of a program that the release pins, asked itself.
+    """One process of a program that the release pins, asked what it is.
 
     Args:
         name: as the release calls it.
         pid, started: which process it is; both stay the same for as long as it lives.
-        told: what it says about its version.
+        told: what it says about its version; of one that says nothing, what its file or its node says of it.
         tier: of a gateway's proxy, ``tier-1`` or ``tier-2``.
     """
 

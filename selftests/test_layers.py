@@ -4,6 +4,7 @@ import copy
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,30 @@ class TestDocuments:
     def test_kinds_can_be_left_out(self, kitchen: Kitchen, tmp_path: Path) -> None:
         (documents,) = kitchen.parts(layer(tmp_path, f"{FILES}without: [Role]\n"))
         assert [each["kind"] for each in documents] == ["Deployment"]
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            "parts: [{chart: {source: mesh, path: ., name: mesh, values: {global: {proxy: [image:mesh-proxy]}}}}]\n",
+            "changes: [{kind: Deployment, name: mesh, merge: {env: image:mesh-proxy}}]\n",
+            "images: {vendor/mesh: mesh-proxy}\n",
+        ],
+    )
+    def test_another_image_wherever_it_is_named_is_another_layer(
+        self, kitchen: Kitchen, tmp_path: Path, part: str
+    ) -> None:
+        made = layer(tmp_path, f"purpose: the mesh\n{part}")
+        assert kitchen.fingerprint(made) != replace(kitchen, image=lambda name: f"registry/{name}:v2").fingerprint(made)
+
+    def test_charts_are_rendered_with_a_look_at_the_cluster(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        kitchen.helm.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat {tmp_path}/mesh.yaml\n')
+        kitchen.helm.chmod(0o700)
+        (tmp_path / "chart").mkdir()
+        made = layer(tmp_path, "purpose: the mesh\nparts: [{chart: {source: mesh, path: chart, name: mesh}}]\n")
+        assert kitchen.parts(made)
+        assert "--dry-run" not in (tmp_path / "asked").read_text()
+        assert replace(kitchen, kubeconfig=tmp_path / "kubeconfig").parts(made)
+        assert f"--dry-run=server --kubeconfig {tmp_path}/kubeconfig" in (tmp_path / "asked").read_text()
 
     def test_what_it_is_made_of_decides_its_fingerprint(self, kitchen: Kitchen, tmp_path: Path) -> None:
         first = kitchen.fingerprint(layer(tmp_path, FILES))

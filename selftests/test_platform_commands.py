@@ -119,11 +119,23 @@ def test_up_again_changes_nothing(ibox: Ibox, machine: Machine, monkeypatch: pyt
     assert "The platform default was up already, nothing changed" in done.output
 
 
-def test_up_does_not_take_another_release_for_the_one_wanted(ibox: Ibox, machine: Machine) -> None:
+def test_up_leaves_a_platform_with_the_release_that_it_has(ibox: Ibox, machine: Machine) -> None:
     machine.up["default"] = Standing("default", release="2025.06")
-    done = ibox("up")
-    assert isinstance(done.exception, SetupProblem)
-    assert "is up with release 2025.06, not 2026.11" in str(done.exception)
+    assert ibox("up").exit_code == 0
+    assert machine.opened == [("local", "default", "2025.06", "real", "demo")]
+
+
+def test_up_brings_another_release_to_a_platform_that_is_up(ibox: Ibox, machine: Machine) -> None:
+    machine.up["default"] = Standing("default", release="2025.06", changed=("ratelimit",))
+    done = ibox("up", "--release", "2026.11")
+    assert "was up already, changed now: ratelimit" in done.output
+    assert machine.opened == [("local", "default", "2026.11", "real", "demo")]
+
+
+def test_up_does_not_take_another_provider_for_the_one_wanted(ibox: Ibox, machine: Machine) -> None:
+    machine.up["default"] = Standing("default")
+    done = ibox("up", "--provider", "kind")
+    assert "is up with provider local, not kind" in str(done.exception)
 
 
 def test_up_looks_at_the_machine_first(ibox: Ibox, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,10 @@ from inferencebox import providers, scratch
 from inferencebox.commands.consent import Consent
 from inferencebox.doctor import State, examine
 from inferencebox.errors import SetupProblem
+from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Platform
 from inferencebox.programs import Progress, shown
+from inferencebox.providers import pins
 from inferencebox.providers.options import ClusterOptions, PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
 
@@ -44,6 +46,8 @@ UP_EXAMPLES = """
   ibox up --provider cluster --context lab --yes
 
   ibox up --limits strict                     rate limits as promised, not a hundred times that
+
+  ibox up --release mine.yaml                 what that pins otherwise takes the place of what runs, under traffic
 
   ibox up --no-telemetry --no-logs            quicker: without metrics, alerts, traces and cost, and without Loki
 
@@ -98,7 +102,9 @@ def up(
         str, typer.Option(help=f"Where it comes from: {', '.join(providers.PROVIDERS)}; default: local, or as it is.")
     ] = "",
     instance: InstanceOption = DEFAULT_INSTANCE,
-    release: Annotated[str, typer.Option(help="Name or file of a set of pinned versions.")] = DEFAULT_RELEASE,
+    release: Annotated[
+        str, typer.Option(help=f"Name or file of a set of pinned versions; default: {DEFAULT_RELEASE}, or as it is.")
+    ] = "",
     models: Annotated[Models, typer.Option(help="What answers: stubs, or small real models.")] = USUAL_MODELS,
     limits: Annotated[Limits, typer.Option(help="Rate limits: as promised, or wide.")] = USUAL_LIMITS,
     nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes of a cluster that is made (kind).")] = USUAL.nodes,
@@ -108,23 +114,25 @@ def up(
     context: ContextOption = "",
     yes: Annotated[bool, typer.Option("--yes", help="Install on a cluster that is there without asking.")] = False,
 ) -> None:
-    """Bring a platform up and leave it running; one that is up already is left as it is.
+    """Bring a platform up and leave it running; one that is up is left as it is, but for what a release has otherwise.
 
     Exit code 0: it is up. 2: the environment is at fault; the line says how, and what to do.
     """
     console = Console(highlight=False, soft_wrap=True)
     began = monotonic()
-    chosen = Release.load(release)
+    if release:
+        Release.load(release)
     cluster = ClusterOptions(kubeconfig, context, Consent(console, yes))
     options = PlatformOptions(models, limits, nodes, telemetry, logs, cluster=cluster)
     found = _running(instance)
     if found is None:
         _require_fit_machine(provider or FIRST_PROVIDER)
-        found = _bring_up(console, provider or FIRST_PROVIDER, instance, release, options)
+        found = _bring_up(console, provider or FIRST_PROVIDER, instance, release or DEFAULT_RELEASE, options)
         how = f"is up after {monotonic() - began:.1f} s"
     else:
-        _require_as_asked(found, provider, chosen)
-        found = _bring_up(console, found.provider, instance, release, options)
+        _require_same_provider(found, provider)
+        as_it_is = pins.reference(state_dir(instance), found.release)
+        found = _bring_up(console, found.provider, instance, release or as_it_is, options)
         how = f"was up already, {'changed now: ' + ', '.join(found.changed) if found.changed else 'nothing changed'}"
     console.print(f"The platform {instance} {how} (release {found.release}, provider {found.provider}).")
     console.print(_how_to_use(found), markup=False)
@@ -195,13 +203,12 @@ def _take_down(console: Console, name: str, forget: bool) -> SetupProblem | None
     return None
 
 
-def _require_as_asked(found: Platform, provider: str, release: Release) -> None:
-    for what, has, asked in (("release", found.release, release.name), ("provider", found.provider, provider)):
-        if asked and has != asked:
-            raise SetupProblem(
-                f"the platform {found.instance} is up with {what} {has}, not {asked}",
-                f"take it down first (ibox down --instance {found.instance}), or choose another --instance",
-            )
+def _require_same_provider(found: Platform, asked: str) -> None:
+    if asked and found.provider != asked:
+        raise SetupProblem(
+            f"the platform {found.instance} is up with provider {found.provider}, not {asked}",
+            f"take it down first (ibox down --instance {found.instance}), or choose another --instance",
+        )
 
 
 def _running(instance: str) -> Platform | None:

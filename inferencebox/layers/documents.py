@@ -81,6 +81,7 @@ class Kitchen:
         values: for `${name}` in files of ours.
         makers: by name, for objects that code makes.
         kubernetes: version that charts are rendered for.
+        kubeconfig: of the cluster, where charts look for what they made before (keys, which then stay); none: nowhere.
         small: requests for small machines; none: as the vendors have it.
         instance: name of the platform whose objects they are.
     """
@@ -93,11 +94,14 @@ class Kitchen:
     kubernetes: str
     small: Small | None = None
     instance: str = "default"
+    kubeconfig: Path | None = None
 
     def fingerprint(self, layer: Layer) -> str:
         """What the layer is made of: two of the same give the same objects."""
         files = [file for part in layer.parts for file in self._inputs(part)]
-        images = {name: self.image(name) for name in layer.images.values()}
+        filled = [part.values for part in layer.parts if isinstance(part, Chart)] + [*layer.changes]
+        named = {*layer.images.values(), *_images_named(filled)}
+        images = {name: self.image(name) for name in named}
         used = {name: value for name, value in self.values.items() if f"${{{name}}}" in self._own_text(layer)}
         small = [dict(self.small.requests), dict(self.small.liveness), sorted(self.small.without)] if self.small else []
         made = [self.makers[part.by].made_from for part in layer.parts if isinstance(part, Made)]
@@ -148,6 +152,8 @@ class Kitchen:
                 str(self.helm), "template", chart.name, str(folder), "--namespace", layer.namespace,
                 "--values", str(values), "--include-crds", "--kube-version", self.kubernetes,
             ]  # fmt: skip
+            if self.kubeconfig:
+                command += ["--dry-run=server", "--kubeconfig", str(self.kubeconfig)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=HELM_SECONDS, check=False)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -238,13 +244,28 @@ def _filled(data: Any, image: Callable[[str], str], values: Mapping[str, str]) -
     if isinstance(data, list):
         return [_filled(value, image, values) for value in data]
     if isinstance(data, str):
-        what, _, name = data.partition(":")
-        if what in ("image", "repository", "tag") and name:
+        what, name = _image_named(data)
+        if name:
             repository, _, tag = image(name).rpartition(":")
             return {"image": image(name), "repository": repository, "tag": tag}[what]
         for key, value in values.items():
             data = data.replace(f"${{{key}}}", value)
     return data
+
+
+def _image_named(text: str) -> tuple[str, str]:
+    """`image:NAME`, `repository:NAME` or `tag:NAME`: which of them, and the name; two empty texts if it is none."""
+    what, _, name = text.partition(":")
+    return (what, name) if what in ("image", "repository", "tag") and name else ("", "")
+
+
+def _images_named(data: Any) -> set[str]:
+    """Names of all images that `_filled` would fill in."""
+    if isinstance(data, Mapping):
+        return _images_named([*data.values()])
+    if isinstance(data, list):
+        return {name for value in data for name in _images_named(value)}
+    return {name for _, name in [_image_named(data)] if name} if isinstance(data, str) else set()
 
 
 def _with_images(data: Any, references: Mapping[str, str]) -> Any:

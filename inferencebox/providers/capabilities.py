@@ -33,6 +33,7 @@ EVERYWHERE: dict[str, str | None] = dict.fromkeys(
         "logs",
         "processes",
         "kserve.api",
+        "upgrade",
     )
 )
 

@@ -271,17 +271,17 @@ def test_a_model_scales_by_its_memory(
 ) -> None:
     """A model that scales by memory is given to Kubernetes' own autoscaler, and under load has two pods or more.
 
-    Its pod is meant for 190 MiB, and has some 140 while nobody asks; twelve users send 7 MiB each, which the model
+    Its pod is meant for 150 MiB, and has some 90 while nobody asks; twelve users send 7 MiB each, which the model
     holds for five seconds. (The target is an annotation: KServe 0.15 takes no `scaleTarget` above 100.)
     """
-    with story.given("a model that is meant to use 190 MiB"):
+    with story.given("a model that is meant to use 150 MiB"):
         service = own_service(
             "tenant-c",
             min_replicas=1,
             max_replicas=MOST,
             scale_target=None,
             scale_metric="memory",
-            annotations={**BY_RESOURCES, "autoscaling.knative.dev/target": "190"},
+            annotations={**BY_RESOURCES, "autoscaling.knative.dev/target": "150"},
         )
     large = {"instances": [[*row] for row in IRIS], "parameters": {"note": "x" * (7 << 20)}}
     at_work = (("x-stub-delay-ms", "5000"),)

@@ -11,12 +11,12 @@ from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
 from inferencebox.paths import state_dir
 from inferencebox.programs import Progress
-from inferencebox.providers import KIND_MARK
+from inferencebox.providers import KIND_MARK, pins
 from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kind import cluster, engine
 from inferencebox.providers.kubernetes import state
 from inferencebox.providers.kubernetes.door import Door
-from inferencebox.providers.kubernetes.images import references
+from inferencebox.providers.kubernetes.images import OF_THE_CLUSTER, references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.providers.kubernetes.up import Target, bring_up_on
 from inferencebox.providers.leftovers import clear
@@ -69,11 +69,26 @@ def bring_up(
     home = state_dir(instance)
     home.mkdir(parents=True, exist_ok=True)
     with alone(home):
+        require_same_nodes(home, release)
         (home / KIND_MARK).touch()
         ascent = Ascent(instance, release, options, progress)
         before = dag.run({"cluster": dag.Step(ascent.make_cluster)}, listener)
         target = Target("kind", references(release), small=True)
         return bring_up_on(instance, release, options, target, progress, listener, ascent.steps(), before)
+
+
+def require_same_nodes(home: Path, release: Release) -> None:
+    """Nodes are made once: what they come with stays as it is as long as there is a platform on them."""
+    try:
+        before = pins.read(home, state.read(home).release)
+    except SetupProblem:
+        return  # there is no platform yet, or only half of one
+    if changed := pins.changed_images(before, release, OF_THE_CLUSTER):
+        raise SetupProblem(
+            f"the nodes of the platform {home.name} keep their {', '.join(changed)}: the release {release.name} has "
+            "another",
+            f"ibox down --instance {home.name}, then ibox up with that release",
+        )
 
 
 def load(instance: str, release: Release, names: Sequence[str], progress: Progress) -> None:

@@ -34,6 +34,10 @@ CAPABILITIES: dict[str, str | None] = {
     "processes": "in a cluster not every program is asked its version yet: not the nodes', nor those without a flag",
 }
 """As declared; telemetry by whether it was wished for."""
+SHARED: dict[str, str | None] = {
+    "upgrade": "a run holds a cluster that others use too, and nobody brings another release up there meanwhile",
+}
+"""What can't be shown on somebody's cluster."""
 
 
 @dataclass(frozen=True)

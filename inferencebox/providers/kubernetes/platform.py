@@ -20,7 +20,7 @@ from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningPr
 from inferencebox.polling import poll
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.probes.prometheus import Prometheus
-from inferencebox.providers import replicas
+from inferencebox.providers import pins, replicas
 from inferencebox.release import Release
 
 from . import objects, state
@@ -245,9 +245,11 @@ class KubernetesPlatform(Platform):
             self._kubectl(*command, "--wait=false")
 
     def running(self, *names: str) -> list[RunningProgram]:
-        release = Release.load(self.release)
-        pods = [pod for pod in self.kube.list("pods").items if pod.get("status", {}).get("phase") == "Running"]
-        return [found for pod in pods for found in self._programs(pod, release, names)]
+        record = state.read(self.state)
+        release = pins.read(self.state, record.release)
+        by_image = {reference: name for name, reference in record.images.items()}
+        pods = [pod for pod in self.kube.list("pods").items if _runs(pod)]
+        return [found for pod in pods for found in self._programs(pod, release, by_image, names)]
 
     def diagnose(self) -> dict[str, str]:
         """What to look at when something is wrong: parts and pods that are not ready, and what was said of them."""
@@ -265,21 +267,27 @@ class KubernetesPlatform(Platform):
             "last warnings": "\n".join(warnings[-40:]) or "none",
         }
 
-    def _programs(self, pod: Object, release: Release, names: Sequence[str]) -> Iterator[RunningProgram]:
+    def _programs(
+        self, pod: Object, release: Release, by_image: Mapping[str, str], names: Sequence[str]
+    ) -> Iterator[RunningProgram]:
         """Programs of a pod's containers, known by the images that they run from."""
-        by_image = {reference: name for name, reference in self._record.images.items()}
         states = {each["name"]: each for each in pod["status"].get("containerStatuses", [])}
         for container in pod["spec"]["containers"]:
             name = _PROGRAM_OF_IMAGE.get(by_image.get(container["image"], ""), by_image.get(container["image"], ""))
             pin = release.programs.get(name)
             run = states.get(container["name"], {}).get("state", {}).get("running")
-            if pin is None or run is None or (names and name not in names) or pin.version_check is None:
+            if pin is None or run is None or (names and name not in names):
                 continue
-            argv = [f"/{_path_in_image(name)}", *pin.version_check.arguments]
-            done = self._exec(
-                pod["metadata"]["namespace"], pod["metadata"]["name"], argv, None, ASKING_SECONDS, container["name"]
-            )
-            told = " ".join((done.stdout + done.stderr).decode(errors="replace").split())
+            if pin.version_check:
+                argv = [f"/{_path_in_image(name)}", *pin.version_check.arguments]
+                done = self._exec(
+                    pod["metadata"]["namespace"], pod["metadata"]["name"], argv, None, ASKING_SECONDS, container["name"]
+                )
+                told = " ".join((done.stdout + done.stderr).decode(errors="replace").split())
+            elif names:
+                told = str(states[container["name"]]["image"])  # it says nothing itself; the kubelet says what it runs
+            else:
+                continue
             number = _identity([states[container["name"]]["containerID"]])
             yield RunningProgram(name, number, run["startedAt"], told, _tier(pod))
 
@@ -349,6 +357,11 @@ def documents(
 
 _IMAGE_OF_PROGRAM = {"stub-model": "model-server", "model": "model-server"}
 _PROGRAM_OF_IMAGE = {"istio-proxy": "envoy"}
+
+
+def _runs(pod: Object) -> bool:
+    """Whether it runs, and is not being ended: the limiter's are given five minutes for that."""
+    return pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
 
 
 def _path_in_image(program: str) -> str:

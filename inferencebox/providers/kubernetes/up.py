@@ -19,12 +19,13 @@ from inferencebox.paths import state_dir
 from inferencebox.platform import Endpoint
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.programs import Progress, module_files, provide
+from inferencebox.providers import pins
 from inferencebox.providers.capabilities import telemetry
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
 from . import about, makers, state
-from .capabilities import CAPABILITIES, confirmed
+from .capabilities import CAPABILITIES, SHARED, confirmed
 from .door import DIRECT, SERVICE, Door
 from .makers import certificate_of
 from .objects import selector_of
@@ -101,7 +102,7 @@ def bring_up_on(
         provider=target.provider,
         release=release.name,
         images=dict(target.images),
-        capabilities={**CAPABILITIES, **telemetry(watched)},
+        capabilities={**CAPABILITIES, **telemetry(watched), **(SHARED if target.is_shared else {})},
         layers={**before.seconds, **timeline.seconds},
         critical_path=[*before.critical_path({}), *timeline.critical_path(steps)],
         changed=installer.changed,
@@ -109,6 +110,7 @@ def bring_up_on(
     platform = take_hold(instance, kube, record, release, options, progress)
     record.capabilities = confirmed(platform, kube, record.capabilities)
     state.write(home, record)
+    pins.write(pins.path(home), release)
     about.write(kube, about.About(instance, list(known), record))
     return KubernetesPlatform(instance)
 
@@ -241,6 +243,7 @@ def _kitchen(
         kubernetes=kube.raw("/version").require()["gitVersion"],
         small=Small.load() if target.small else None,
         instance=instance,
+        kubeconfig=state_dir(instance) / "kubeconfig",
     )
 
 

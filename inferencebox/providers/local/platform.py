@@ -14,8 +14,7 @@ from inferencebox.errors import SetupProblem
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
 from inferencebox.probes.prometheus import Prometheus
-from inferencebox.providers import replicas
-from inferencebox.release import Release
+from inferencebox.providers import pins, replicas
 
 from . import logs, names, objects, processes, telemetry, workloads
 from .addresses import PODS
@@ -261,7 +260,9 @@ class LocalPlatform(Platform):
         self.supervisor.signal(self._known(component), "KILL")
 
     def running(self, *names_: str) -> list[RunningProgram]:
-        return processes.running(self.box, Release.load(self.release), self._binaries, names_)
+        record = self.record
+        binaries = {name: Path(path) for name, path in record.binaries.items()}
+        return processes.running(self.box, pins.read(self.state, record.release), binaries, names_)
 
     def components(self) -> list[ComponentStatus]:
         added = set(self.record.added)

@@ -18,7 +18,7 @@ from inferencebox.paths import manifests_dir, state_dir
 from inferencebox.pki import Authority
 from inferencebox.platform import Endpoint, Workload, WorkloadSpec
 from inferencebox.programs import Progress, module_files, provide
-from inferencebox.providers import replicas
+from inferencebox.providers import pins, replicas
 from inferencebox.providers.capabilities import logs as logs_capabilities
 from inferencebox.providers.capabilities import telemetry as telemetry_capabilities
 from inferencebox.providers.exclusive import alone
@@ -26,7 +26,7 @@ from inferencebox.providers.leftovers import clear
 from inferencebox.providers.options import LOG_PROGRAMS, PlatformOptions
 from inferencebox.release import Release
 
-from . import box, logs, names, objects, snapshot, supervisor, telemetry, workloads
+from . import box, logs, names, objects, snapshot, supervisor, telemetry, upgrade, workloads
 from .addresses import KUBERNETES_PORT, NODE, PODS
 from .capabilities import CAPABILITIES
 from .control_plane import ControlPlane, Kubectl
@@ -374,6 +374,29 @@ class Ascent:
         ready.until(lambda: self._listens("envoy-gateway", TIER_1_HTTP), "tier 1 listening", "envoy-gateway")
         ready.until(lambda: self._listens("envoy-gateway", 1064), "the AI Gateway's processor", "ai-gateway-extproc")
 
+    def upgrade(self) -> LocalPlatform:
+        """What the release pins otherwise than what runs now takes its place; nothing if nothing is.
+
+        Raises:
+            SetupProblem: it can't be replaced as long as the platform is up: what.
+        """
+        platform = LocalPlatform(self.instance)
+        changed = upgrade.wanted(pins.read(self.state, platform.release), self.release)
+        if changed:
+            found = provide(self.release, changed, self.progress)
+            self.binaries = {name: Path(path) for name, path in platform.record.binaries.items()} | dict(found)
+            upgrade.replace(platform, changed, self.gateways.programs())
+
+        def note(record: Record) -> None:
+            record.release = self.release.name
+            record.binaries |= {name: str(self.binaries[name]) for name in changed}
+
+        RecordFile(self.state).change(note)
+        pins.write(pins.path(self.state), self.release)
+        platform = LocalPlatform(self.instance)
+        platform.changed = changed
+        return platform
+
     def _record(self) -> None:
         addresses = {
             "gateway": ("http", PODS["envoy-gateway"], TIER_1_HTTP, ""),
@@ -420,26 +443,27 @@ class Ascent:
 def bring_up(
     instance: str, release: Release, options: PlatformOptions, progress: Progress, listener: dag.Listener
 ) -> LocalPlatform:
-    """A platform that is up when this returns; one that was up already is left as it is.
+    """A platform that is up when this returns; one that was up already is left as it is, but for other pins.
 
     One that somebody is bringing up is waited for; half of one, left by a run that was killed, is cleared away.
     """
     state = state_dir(instance)
     state.mkdir(parents=True, exist_ok=True)
     with alone(state):
+        ascent = Ascent(instance, release, options, progress)
         if box.find(state) is not None and _is_complete(state):
             Door(state).open()
-            return LocalPlatform(instance)
+            return ascent.upgrade()
         take_down(instance)
         state.mkdir(parents=True, exist_ok=True)
         supervisor.write_config(state)
-        ascent = Ascent(instance, release, options, progress)
         try:
             timeline = dag.run(ascent.steps(), listener)
         except BaseException:
             take_down(instance, keep_logs=True)
             raise
         RecordFile(state).change(lambda record: record.layers.update(timeline.seconds))
+        pins.write(pins.path(state), release)
         return LocalPlatform(instance)
 
 
