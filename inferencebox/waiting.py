@@ -73,6 +73,9 @@ class Timeouts:
     ready: float = 60.0
     """A replica, a component or a Kubernetes condition becomes ready; no promise of its own."""
 
+    upgraded: float = 240.0
+    """OPS-14: a node shows a part its changed configuration within two minutes, then pods take turns; no promise."""
+
     def scaled(self, factor: float) -> "Timeouts":
         return replace(self, **{f.name: getattr(self, f.name) * factor for f in fields(self)})
 

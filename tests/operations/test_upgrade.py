@@ -58,7 +58,7 @@ def test_a_part_is_upgraded_by_its_pin_and_no_request_fails(
     def runs(release: Path) -> None:
         pinned = _pinned(Release.load(str(release)))
         is_it = that(f"only {' or '.join(sorted(pinned))}", lambda told: bool(told) and told <= pinned)
-        story.note("running", ", ".join(eventually(versions, is_it, within=Timeouts.current().ready)))
+        story.note("running", ", ".join(eventually(versions, is_it, within=Timeouts.current().upgraded)))
         eventually(beyond, limits, streak=2, within=Timeouts.current().limiter_return)
 
     confirm(_pinned(Release.load(str(earlier))) & _pinned(Release.load(str(release_as_it_is))), equals(set()))

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
@@ -22,6 +23,7 @@ from inferencebox.providers.cluster.removal import Removal, Tell
 from inferencebox.providers.cluster.survey import survey
 from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kubernetes import about, state
+from inferencebox.providers.kubernetes.capabilities import SHARED
 from inferencebox.providers.kubernetes.door import Door
 from inferencebox.providers.kubernetes.images import references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
@@ -91,7 +93,8 @@ def running(instance: str, options: PlatformOptions, progress: Progress) -> Kube
     _require_called(instance, found, access)
     home.mkdir(parents=True, exist_ok=True)
     _remember(home, options.cluster)
-    return take_hold(instance, access.kube, found.record, Release.load(found.record.release), options, progress)
+    record = replace(found.record, capabilities={**found.record.capabilities, **SHARED})
+    return take_hold(instance, access.kube, record, Release.load(record.release), options, progress)
 
 
 def adopt(instance: str, options: ClusterOptions) -> None:
