@@ -39,12 +39,15 @@ class FakeKube:
 
     absent: set[str] = field(default_factory=set)
     unready: set[str] = field(default_factory=set)
+    misses_a_probe: set[str] = field(default_factory=set)
 
     def get(self, kind, name, namespace):
         if name in self.absent:
             return Reply({}, ok=False)
         found = READY[kind]
-        return Reply({**found, "status": {}} if name in self.unready else found)
+        is_unready = name in self.unready or name in self.misses_a_probe
+        self.misses_a_probe.discard(name)
+        return Reply({**found, "status": {}} if is_unready else found)
 
 
 @dataclass
@@ -84,11 +87,15 @@ def test_without_the_api_of_what_pods_use_no_model_scales_by_it():
 
 
 def test_a_part_that_is_not_ready_is_not_counted_on():
-    found = confirmed(FakePlatform(), FakeKube(unready={"istiod"}))
+    found = confirmed(FakePlatform(), FakeKube(unready={"istiod"}), seconds=0)
     assert (
         found["mesh.mtls"]
         == "deployment istio-system/istiod is not ready: 0 of 1 replicas are available and up to date"
     )
+
+
+def test_a_part_that_misses_one_probe_is_waited_for():
+    assert confirmed(FakePlatform(), FakeKube(misses_a_probe={"istiod"}))["mesh.mtls"] is None
 
 
 @pytest.mark.parametrize(

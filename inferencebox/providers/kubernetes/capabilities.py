@@ -9,6 +9,7 @@ from types import MappingProxyType
 from inferencebox import policies
 from inferencebox.layers.readiness import why_not_ready
 from inferencebox.platform import Platform
+from inferencebox.polling import poll
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.providers.capabilities import EVERYWHERE
 
@@ -17,6 +18,8 @@ STATUS_PORT = 15021
 """Of a sidecar: where it says whether it is ready, to whoever gets that far. No tenant's NetworkPolicy allows it."""
 SECONDS = 3
 AT_ONCE = 8
+SETTLED_SECONDS = 60.0
+"""A part that was ready a moment ago may miss a probe while the machine is still busy with the last layers."""
 
 CAPABILITIES: dict[str, str | None] = {
     **EVERYWHERE,
@@ -48,14 +51,18 @@ class Part:
     namespace: str | None
     name: str
 
-    def missing(self, kube: Kube) -> str | None:
-        """Why it can't be counted on."""
-        reply = kube.get(self.kind, self.name, self.namespace)
+    def missing(self, kube: Kube, seconds: float) -> str | None:
+        """Why it can't be counted on: it is not there, or not ready after so many seconds either."""
         called = f"{self.kind.partition('.')[0]} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
-        if not reply.ok:
+        if not kube.get(self.kind, self.name, self.namespace).ok:
             return f"the cluster has no {called}"
-        why = why_not_ready(reply.object)
+        poll(lambda: self._unready(kube) is None, seconds, every=1.0)
+        why = self._unready(kube)
         return f"{called} is not ready: {why}" if why else None
+
+    def _unready(self, kube: Kube) -> str | None:
+        reply = kube.get(self.kind, self.name, self.namespace)
+        return why_not_ready(reply.object) if reply.ok else str(reply)
 
 
 def _deployment(namespace: str, *names: str) -> tuple[Part, ...]:
@@ -97,12 +104,19 @@ PARTS: Mapping[str, Sequence[Part]] = {
 
 
 def confirmed(
-    platform: Platform, kube: Kube, declared: Mapping[str, str | None] = MappingProxyType(CAPABILITIES)
+    platform: Platform,
+    kube: Kube,
+    declared: Mapping[str, str | None] = MappingProxyType(CAPABILITIES),
+    seconds: float = SETTLED_SECONDS,
 ) -> dict[str, str | None]:
-    """What is declared, and of that what this cluster can't show after all, with the reason."""
+    """What is declared, and of that what this cluster can't show after all, with the reason.
+
+    Args:
+        seconds: that a part may take to get ready (again).
+    """
     asked = list({part for parts in PARTS.values() for part in parts})
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        missing = dict(zip(asked, pool.map(lambda part: part.missing(kube), asked), strict=True))
+        missing = dict(zip(asked, pool.map(lambda part: part.missing(kube, seconds), asked), strict=True))
     found = {
         name: why or next((gap for part in PARTS.get(name, ()) if (gap := missing[part])), None)
         for name, why in declared.items()
