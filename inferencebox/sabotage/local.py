@@ -37,24 +37,24 @@ class LocalMeans:
         def run(texts: Mapping[str, str]) -> None:
             for name in names:
                 scripts[name].write_text(texts[name])
-            platform.supervisor.stop(*names)
+            platform.parts.supervisor.stop(*names)
             for name in names:
                 platform.start(name)
             for name in names:
                 if name.endswith(".proxy"):
                     pod = name.removesuffix(".proxy")
-                    platform.readiness.http(name, "127.0.0.1", AGENT_PORT, "/healthz/ready", pod)
+                    platform.parts.readiness.http(name, "127.0.0.1", AGENT_PORT, "/healthz/ready", pod)
 
         run({name: text.replace(MARK, exports + MARK, 1) for name, text in before.items()})
         return lambda: run(before)
 
     def freeze(self, component: str) -> Undo:
-        supervisor = self.platform.supervisor
+        supervisor = self.platform.parts.supervisor
         supervisor.signal(component, "STOP")
         return lambda: supervisor.signal(component, "CONT")
 
     def forgetful(self, component: str, folder: str) -> Undo:
-        platform, supervisor, state = self.platform, self.platform.supervisor, self._state
+        platform, supervisor, state = self.platform, self.platform.parts.supervisor, self._state
         script, kept, aside = (
             state / "programs" / f"{component}.sh",
             state / folder,
@@ -86,7 +86,7 @@ class LocalMeans:
                 self.platform.stop(component)
                 self.platform.start(component)
             else:
-                self.platform.supervisor.signal(component, "HUP")
+                self.platform.parts.supervisor.signal(component, "HUP")
 
         write(after)
         return lambda: write(before)

@@ -19,13 +19,10 @@ from inferencebox.providers import pins, replicas
 from . import logs, names, objects, processes, telemetry, workloads
 from .addresses import PODS
 from .box import Box, find
-from .control_plane import Kubectl
-from .door import Door
-from .mesh import AGENT_STATUS_PORT, Mesh, pod_name, workload_entry
-from .network import Networks
-from .readiness import Readiness
+from .mesh import AGENT_STATUS_PORT, pod_name, workload_entry
+from .parts import Parts
 from .state import Record, RecordFile
-from .supervisor import Program, Supervisor
+from .supervisor import Program
 
 # how each component says that it is ready: pod, port, path
 HEALTH: Mapping[str, tuple[str, int, str]] = {
@@ -55,26 +52,19 @@ class LocalPlatform(Platform):
             raise SetupProblem(f"no local platform {instance!r} is up", "run `ibox up`")
         self.box: Box = box
         self._file = RecordFile(self.state)
-        self.door = Door(self.state)
-        self.supervisor = Supervisor(self.state)
-        self.networks = Networks(self.state)
         record = self.record
         self.release = record.release
         self.capabilities = record.capabilities
-        self._binaries = {name: Path(path) for name, path in record.binaries.items()}
+        self.parts = Parts(self.state, {name: Path(path) for name, path in record.binaries.items()})
         self.kubeconfig = self.state / "kubeconfig"
         self.logs = self.state / "logs"
         self.edge_ca = self.state / "edge-ca.crt"
-        self.mesh_ca = self.mesh.root_certificate
+        self.mesh_ca = self.parts.mesh.root_certificate
         self.signing_keys = self.state / "jwt-keys"
 
     @property
     def record(self) -> Record:
         return self._file.read()
-
-    @property
-    def kubectl(self) -> Kubectl:
-        return Kubectl(self._binaries["kubectl"], self.kubeconfig)
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:  # type: ignore[override]  # read-only; attribute in the base class
@@ -88,11 +78,11 @@ class LocalPlatform(Platform):
 
     def forward(self, workload: Workload, port: int) -> Endpoint:
         """As ``kubectl port-forward``: from within the replica's network, so past its sidecar."""
-        return Endpoint("http", "127.0.0.1", self.door.forward("127.0.0.1", port, pod_name(workload)))
+        return Endpoint("http", "127.0.0.1", self.parts.door.forward("127.0.0.1", port, pod_name(workload)))
 
     def reach(self, address: str, port: int, pod: str = "") -> Endpoint:
         """An address of the box seen from its own network, outside the mesh, or from a pod's."""
-        return Endpoint("http", "127.0.0.1", self.door.forward(address, port, pod))
+        return Endpoint("http", "127.0.0.1", self.parts.door.forward(address, port, pod))
 
     def run_in(
         self, workload: Workload, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
@@ -129,7 +119,7 @@ class LocalPlatform(Platform):
         self._file.change(enter)
         self._retarget()
         try:
-            self.networks.add(workloads.pods_of(added), self._binaries["iptables-restore"])
+            self.parts.networks.add(workloads.pods_of(added), self.parts.binaries["iptables-restore"])
             self.run_workloads(list(zip(specs, added, strict=True)))
         except BaseException:
             self.remove_workloads(added)
@@ -138,11 +128,13 @@ class LocalPlatform(Platform):
 
     def remove_workloads(self, workloads_: Sequence[Workload]) -> None:
         self._retarget(without=workloads_)  # first: a replica that is taken away is not one that is down
-        self.supervisor.forget(*(name for workload in workloads_ for name in self._programs_of(workload)))
+        self.parts.supervisor.forget(*(name for workload in workloads_ for name in self._programs_of(workload)))
         for namespace in {workload.namespace for workload in workloads_ if workload.mesh}:
             names_ = [each.name for each in workloads_ if each.mesh and each.namespace == namespace]
-            self.kubectl.run("delete", "workloadentry", *names_, "-n", namespace, "--ignore-not-found", "--wait=false")
-        self.networks.remove(workloads.pods_of(workloads_))
+            self.parts.kubectl.run(
+                "delete", "workloadentry", *names_, "-n", namespace, "--ignore-not-found", "--wait=false"
+            )
+        self.parts.networks.remove(workloads.pods_of(workloads_))
         gone = {(workload.namespace, workload.name) for workload in workloads_}
 
         def leave(record: Record) -> None:
@@ -158,12 +150,12 @@ class LocalPlatform(Platform):
         accounts = [objects.service_account(each.namespace, each.service_account) for each in meshed]
         if meshed:
             entries = [workload_entry(workload, spec.readiness) for spec, workload in placed if workload.mesh]
-            self.kubectl.apply([*accounts, *entries])
+            self.parts.kubectl.apply([*accounts, *entries])
         programs = self.programs(placed) if start_programs else []
         programs += self.sidecars(placed)
-        self.supervisor.add(programs)
-        self.supervisor.start(*(program.name for program in programs))
-        names.write(self.state, self.kubectl)
+        self.parts.supervisor.add(programs)
+        self.parts.supervisor.start(*(program.name for program in programs))
+        names.write(self.state, self.parts.kubectl)
         self.await_workloads(placed)
 
     def programs(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> list[Program]:
@@ -177,7 +169,7 @@ class LocalPlatform(Platform):
         return [program for program in made if program is not None]
 
     def sidecars(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> list[Program]:
-        mesh = self.mesh
+        mesh = self.parts.mesh
         meshed = [(spec, workload) for spec, workload in placed if workload.mesh]
         with ThreadPoolExecutor(4) as pool:
             tokens = pool.map(self.token_for, [workload for _, workload in meshed])
@@ -193,7 +185,7 @@ class LocalPlatform(Platform):
 
     def token_for(self, workload: Workload) -> str:
         """A token of the workload's identity, for istiod, by the API's TokenRequest."""
-        return self.kubectl.run(
+        return self.parts.kubectl.run(
             "create", "token", workload.service_account, "-n", workload.namespace,
             "--audience", "istio-ca", "--duration", "24h",
         ).strip()  # fmt: skip
@@ -202,10 +194,10 @@ class LocalPlatform(Platform):
         """Parts of telemetry, and what keeps logs."""
         for component in components:
             port, path = WATCHERS[component]
-            self.readiness.http(component, "127.0.0.1", port, path, telemetry.pod_of(component))
+            self.parts.readiness.http(component, "127.0.0.1", port, path, telemetry.pod_of(component))
 
     def load_rules(self, name: str, content: str | None) -> None:
-        file = self._telemetry.rules / f"{name}.yaml"
+        file = self.parts.telemetry.rules / f"{name}.yaml"
         if content is None:
             file.unlink(missing_ok=True)
         elif file.exists() and file.read_text() == content:
@@ -214,18 +206,14 @@ class LocalPlatform(Platform):
             file.write_text(content)
         Prometheus(self.endpoint("prometheus")).read_rules_anew(name, str(file))
 
-    @property
-    def _telemetry(self) -> telemetry.Telemetry:
-        return telemetry.Telemetry(self.state / "telemetry", self._binaries)
-
     def _retarget(self, without: Sequence[Workload] = ()) -> None:
         """Prometheus scrapes the replicas that there are now, but for some."""
         if self.capabilities.get("prometheus", "") is None:
             with FileLock(self.state / "targets.lock"):
-                self._telemetry.write_targets(each for each in self.record.workloads if each not in without)
+                self.parts.telemetry.write_targets(each for each in self.record.workloads if each not in without)
 
     def await_workloads(self, placed: Sequence[tuple[WorkloadSpec, Workload]]) -> None:
-        ready = self.readiness
+        ready = self.parts.readiness
         for spec, workload in placed:
             pod = pod_name(workload)
             if workload.mesh:
@@ -233,31 +221,22 @@ class LocalPlatform(Platform):
             if spec.program != "client":
                 ready.http(pod, "127.0.0.1", replicas.MODEL_PORT, replicas.ready_path(spec), pod)
 
-    @property
-    def mesh(self) -> Mesh:
-        home = self.state / "mesh"
-        return Mesh(home, self._binaries, home / "envoy_bootstrap.json", self.state / "kubernetes" / "kubeconfig")
-
-    @property
-    def readiness(self) -> Readiness:
-        return Readiness(self.door, self.supervisor)
-
     def stop(self, component: str) -> None:
-        self.supervisor.stop(self._known(component))
+        self.parts.supervisor.stop(self._known(component))
 
     def start(self, component: str) -> None:
         program = self._known(component)
-        self.supervisor.start(program)
+        self.parts.supervisor.start(program)
         if program == PROGRAM_OF["management"]:  # behind its sidecar, so asked from inside its pod
-            self.readiness.http(program, "127.0.0.1", replicas.MODEL_PORT, "/ready", program)
+            self.parts.readiness.http(program, "127.0.0.1", replicas.MODEL_PORT, "/ready", program)
         if component in HEALTH:
             pod, port, path = HEALTH[component]
-            self.readiness.http(program, PODS[pod], port, path)
+            self.parts.readiness.http(program, PODS[pod], port, path)
         elif component in WATCHERS:
             self.await_watchers(component)
 
     def kill(self, component: str) -> None:
-        self.supervisor.signal(self._known(component), "KILL")
+        self.parts.supervisor.signal(self._known(component), "KILL")
 
     def running(self, *names_: str) -> list[RunningProgram]:
         record = self.record
@@ -266,13 +245,15 @@ class LocalPlatform(Platform):
 
     def components(self) -> list[ComponentStatus]:
         added = set(self.record.added)
-        return [replace(each, added=each.name.removesuffix(".proxy") in added) for each in self.supervisor.status()]
+        return [
+            replace(each, added=each.name.removesuffix(".proxy") in added) for each in self.parts.supervisor.status()
+        ]
 
     def diagnose(self) -> dict[str, str]:
         """What to look at when something is wrong: what does not run, and the ends of the logs that matter."""
         found = {"components": "\n".join(f"{each.name}: {each.state} {each.detail}" for each in self.components())}
         for name in ("envoy-gateway", "istiod", PROGRAM_OF["istio-ingressgateway"], "kube-apiserver"):
-            found[f"end of {name}.log"] = _tail(self.supervisor.log(name))
+            found[f"end of {name}.log"] = _tail(self.parts.supervisor.log(name))
         return found
 
     def _known(self, component: str) -> str:

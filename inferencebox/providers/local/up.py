@@ -29,19 +29,16 @@ from inferencebox.release import Release
 from . import box, logs, names, objects, snapshot, supervisor, telemetry, upgrade, workloads
 from .addresses import KUBERNETES_PORT, NODE, PODS
 from .capabilities import CAPABILITIES
-from .control_plane import ControlPlane, Kubectl
 from .door import Door
 from .gateway_agent import SYSTEM
 from .gateways import Gateways
-from .logs import Logs
-from .mesh import Mesh, pod_name
+from .mesh import pod_name
 from .models import trained_models
-from .network import Networks, Pod
+from .network import Pod
+from .parts import Parts
 from .platform import HEALTH, PROGRAM_OF, LocalPlatform
-from .readiness import Readiness
 from .state import Record, RecordFile
-from .supervisor import Program, Supervisor
-from .telemetry import Telemetry
+from .supervisor import Program
 
 PROGRAMS = (
     "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "envoy-gateway",
@@ -92,28 +89,14 @@ class Ascent:
             service_account="istio-ingressgateway",
         )
 
-    # parts, cheap to make again
     @property
-    def control_plane(self) -> ControlPlane:
-        return ControlPlane(self.state / "kubernetes", self.binaries, self.state / "logs" / logs.AUDIT)
-
-    @property
-    def mesh(self) -> Mesh:
-        home = self.state / "mesh"
-        return Mesh(home, self.binaries, home / "envoy_bootstrap.json", self.control_plane.kubeconfig)
+    def parts(self) -> Parts:
+        return Parts(self.state, self.binaries)
 
     @property
     def gateways(self) -> Gateways:
-        kubeconfig = self.control_plane.kubeconfig
+        kubeconfig = self.parts.control_plane.kubeconfig
         return Gateways(self.state / "tier1", self.state / "certs", self.binaries, self.envoy_version, kubeconfig)
-
-    @property
-    def telemetry(self) -> Telemetry:
-        return Telemetry(self.state / "telemetry", self.binaries)
-
-    @property
-    def collected(self) -> Logs:
-        return Logs(self.state / "collected-logs", self.state / "logs", self.telemetry.targets, self.binaries)
 
     @property
     def watched(self) -> bool:
@@ -124,26 +107,6 @@ class Ascent:
     def envoy_version(self) -> str:
         """As Envoy Gateway writes it, without a `v`."""
         return self.release.layers["envoy"].version.removeprefix("v")
-
-    @property
-    def kubectl(self) -> Kubectl:
-        return Kubectl(self.binaries["kubectl"], self.state / "kubeconfig")
-
-    @property
-    def door(self) -> Door:
-        return Door(self.state)
-
-    @property
-    def networks(self) -> Networks:
-        return Networks(self.state)
-
-    @property
-    def supervisor(self) -> Supervisor:
-        return Supervisor(self.state)
-
-    @property
-    def readiness(self) -> Readiness:
-        return Readiness(self.door, self.supervisor)
 
     def steps(self) -> Mapping[str, dag.Step]:
         """What there is to do. Long chains first: API server, policies, sidecars."""
@@ -189,19 +152,19 @@ class Ascent:
             target.symlink_to(models)
 
     def write_files(self) -> None:
-        self.control_plane.prepare()
-        self.mesh.prepare()
+        self.parts.control_plane.prepare()
+        self.parts.mesh.prepare()
         bootstrap = self.files["istio"] / "tools" / "packaging" / "common" / "envoy_bootstrap.json"
-        shutil.copyfile(bootstrap, self.mesh.home / "envoy_bootstrap.json")
+        shutil.copyfile(bootstrap, self.parts.mesh.home / "envoy_bootstrap.json")
         self.gateways.prepare()
         crds = objects.crd_files(self.files)
-        self.restored = snapshot.restore(self.control_plane, crds)
+        self.restored = snapshot.restore(self.parts.control_plane, crds)
 
     def make_box(self) -> None:
         names.write(self.state)
         box.create(self.state, box.project_python())
-        self.networks.start_plumber(self.supervisor, box.project_python())
-        self.door.open(self.options.owner)
+        self.parts.networks.start_plumber(self.parts.supervisor, box.project_python())
+        self.parts.door.open(self.options.owner)
 
     def plug_in(self) -> None:
         kubernetes = f"{NODE}:{KUBERNETES_PORT}"
@@ -215,25 +178,25 @@ class Ascent:
         own = workloads.pods_of(placed)
         named = {pod.name for pod in own}
         pods = [Pod(name, address) for name, address in PODS.items() if name not in named] + own
-        self.networks.add(pods, self.binaries["iptables-restore"])
+        self.parts.networks.add(pods, self.binaries["iptables-restore"])
 
     def start_kubernetes(self) -> None:
-        plane = self.control_plane
+        plane = self.parts.control_plane
         programs = plane.programs()
-        self.supervisor.add(programs)
-        self.supervisor.start("etcd", "kube-apiserver")
-        port = self.door.forward(NODE, KUBERNETES_PORT)
+        self.parts.supervisor.add(programs)
+        self.parts.supervisor.start("etcd", "kube-apiserver")
+        port = self.parts.door.forward(NODE, KUBERNETES_PORT)
         plane.outside_kubeconfig(self.state / "kubeconfig", port)
         home = self.state / "kubernetes"
         authority = home / "ca.crt"
         client = _client_files(plane.kubeconfig, home)
-        self.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
+        self.parts.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
         if not self.restored:
             crds = objects.crd_files(self.files)
-            snapshot.install_crds(self.kubectl, crds)
-            snapshot.take(plane, crds, self.supervisor)
-            self.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
-        self.supervisor.start("kube-controller-manager", "kube-scheduler")
+            snapshot.install_crds(self.parts.kubectl, crds)
+            snapshot.take(plane, crds, self.parts.supervisor)
+            self.parts.readiness.kubernetes(f"https://127.0.0.1:{port}", authority, *client)
+        self.parts.supervisor.start("kube-controller-manager", "kube-scheduler")
 
     def start_services(self) -> None:
         """Everything that needs no API: Redis, the JWT server, the models."""
@@ -256,18 +219,18 @@ class Ascent:
         )
         programs = [jwt, *(program for program in made if program is not None)]
         programs += self.gateways.programs()
-        self.supervisor.add(programs)
+        self.parts.supervisor.add(programs)
         later = {"envoy-gateway", "ai-gateway-controller", "ratelimit"}
-        self.supervisor.start(*(program.name for program in programs if program.name not in later))
+        self.parts.supervisor.start(*(program.name for program in programs if program.name not in later))
 
     def apply_base(self) -> None:
         system = [objects.namespace(name) for name in objects.SYSTEM_NAMESPACES]
-        self.kubectl.apply([*system, *policies.part_namespaces(), *policies.tenant_namespaces()])
+        self.parts.kubectl.apply([*system, *policies.part_namespaces(), *policies.tenant_namespaces()])
         authority = Authority.create("inferencebox edge")
         edge = authority.issue("gateway", hosts=("127.0.0.1", *policies.edge_names()))
         (self.state / "edge-ca.crt").write_bytes(authority.pair.certificate)
-        mesh_root = self.mesh.root_certificate.read_bytes()
-        tier2 = self.mesh.issue_for("ns/istio-system/sa/istio-ingressgateway", policies.TIER_2_HOSTS)
+        mesh_root = self.parts.mesh.root_certificate.read_bytes()
+        tier2 = self.parts.mesh.issue_for("ns/istio-system/sa/istio-ingressgateway", policies.TIER_2_HOSTS)
         tls = "kubernetes.io/tls"
         secrets = [objects.secret(SYSTEM, name, data) for name, data in self.gateways.secrets().items()]
         secrets += [
@@ -276,46 +239,46 @@ class Ascent:
             objects.secret("istio-system", "tier2-tls", {**_tls(tier2.certificate, tier2.key), "ca.crt": mesh_root}),
         ]
         for name, account in TIER_1_ACCOUNTS.items():
-            client = self.mesh.issue_for(f"ns/{SYSTEM}/sa/{account}")
+            client = self.parts.mesh.issue_for(f"ns/{SYSTEM}/sa/{account}")
             secrets.append(objects.secret(policies.GATEWAY_NAMESPACE, name, _tls(client.certificate, client.key), tls))
         accounts = [objects.service_account(each.namespace, each.service_account) for each in self._meshed()]
-        self.kubectl.apply([*secrets, *accounts, objects.webhook(self.gateways.webhook_authority)])
+        self.parts.kubectl.apply([*secrets, *accounts, objects.webhook(self.gateways.webhook_authority)])
 
     def start_istiod(self) -> None:
         # an istiod that cannot fetch the keys twice gives fake ones to all and never asks again by itself (1.26.2,
         # pilot/pkg/model/jwks_resolver.go: a failed refresh forgets an entry without a key)
         _, port, path = HEALTH["jwt-server"]
-        self.readiness.http("jwt-server", PODS["jwt-server"], port, path)
-        self.supervisor.add([self.mesh.istiod()])
-        self.supervisor.start("istiod")
-        self.readiness.http("istiod", PODS["istiod"], 8080, "/ready")
+        self.parts.readiness.http("jwt-server", PODS["jwt-server"], port, path)
+        self.parts.supervisor.add([self.parts.mesh.istiod()])
+        self.parts.supervisor.start("istiod")
+        self.parts.readiness.http("istiod", PODS["istiod"], 8080, "/ready")
 
     def start_ai_gateway(self) -> None:
-        self.supervisor.start("ai-gateway-controller")
+        self.parts.supervisor.start("ai-gateway-controller")
         controller = "ai-gateway-controller"
-        self.readiness.until(lambda: self._listens(controller, 1063), "the AI Gateway's controller", controller)
+        self.parts.readiness.until(lambda: self._listens(controller, 1063), "the AI Gateway's controller", controller)
 
     def apply_policies(self) -> None:
         for batch in policies.batches(self.options.limits):
-            self.kubectl.apply(batch)
+            self.parts.kubectl.apply(batch)
         values = {"state": str(self.state), "envoy_version": self.envoy_version}
         proxy = policies.proxy("local", values)
         spans = load(manifests_dir() / "providers" / "local" / "spans.yaml")
         more = telemetry.objects() if self.watched else []
         stand_ins = objects.gateway_stand_ins(policies.GATEWAY, policies.GATEWAY_NAMESPACE)
-        self.kubectl.apply([*proxy, *spans, *more, *stand_ins])
-        self.kubectl.run(
+        self.parts.kubectl.apply([*proxy, *spans, *more, *stand_ins])
+        self.parts.kubectl.run(
             "patch", "deployment", f"envoy-{policies.GATEWAY_NAMESPACE}-{policies.GATEWAY}", "-n", SYSTEM,
             "--subresource=status", "--type=merge", "-p", json.dumps(objects.DEPLOYMENT_STATUS),
         )  # fmt: skip
-        names.write(self.state, self.kubectl)
+        names.write(self.state, self.parts.kubectl)
         self._write_account("default", "management")
 
     def _write_account(self, namespace: str, name: str) -> None:
         """The token that a kubelet would mount into the pod; the program waits for it."""
         folder = self.state / "accounts"
         folder.mkdir(mode=0o700, exist_ok=True)
-        token = self.kubectl.run("create", "token", name, "-n", namespace, "--duration", "24h").strip()
+        token = self.parts.kubectl.run("create", "token", name, "-n", namespace, "--duration", "24h").strip()
         partial = folder / f".{name}"
         partial.touch(mode=0o600)
         partial.write_text(token)
@@ -326,33 +289,33 @@ class Ascent:
             "ai-gateway-extproc",
             [
                 str(box.project_python()), "-m", "inferencebox.providers.local.gateway_agent",
-                str(self.control_plane.kubeconfig), policies.GATEWAY, policies.GATEWAY_NAMESPACE,
+                str(self.parts.control_plane.kubeconfig), policies.GATEWAY, policies.GATEWAY_NAMESPACE,
                 str(self.binaries["ai-gateway-extproc"]), str(self.state / "tier1"),
             ],
             pod="envoy-gateway",
             stop_seconds=1,
         )  # fmt: skip
-        self.supervisor.add([agent])
-        self.supervisor.start("envoy-gateway", "ai-gateway-extproc")
-        self.readiness.http("envoy-gateway", PODS["envoy-gateway"], 8081, "/readyz")
-        self.supervisor.start("ratelimit")
+        self.parts.supervisor.add([agent])
+        self.parts.supervisor.start("envoy-gateway", "ai-gateway-extproc")
+        self.parts.readiness.http("envoy-gateway", PODS["envoy-gateway"], 8081, "/readyz")
+        self.parts.supervisor.start("ratelimit")
 
     def start_telemetry(self) -> None:
-        certificate = self.mesh.issue_for(telemetry.IDENTITY)
-        self.telemetry.prepare(certificate, self.mesh.root_certificate.read_bytes())
-        self.telemetry.write_targets(workload for _, workload in self.placed)
-        programs = self.telemetry.programs()
-        self.supervisor.add(programs)
-        self.supervisor.start(*(program.name for program in programs))
+        certificate = self.parts.mesh.issue_for(telemetry.IDENTITY)
+        self.parts.telemetry.prepare(certificate, self.parts.mesh.root_certificate.read_bytes())
+        self.parts.telemetry.write_targets(workload for _, workload in self.placed)
+        programs = self.parts.telemetry.programs()
+        self.parts.supervisor.add(programs)
+        self.parts.supervisor.start(*(program.name for program in programs))
 
     def await_telemetry(self) -> None:
         LocalPlatform(self.instance).await_watchers(*telemetry.HEALTH)
 
     def start_logs(self) -> None:
-        self.collected.prepare()
-        programs = self.collected.programs()
-        self.supervisor.add(programs)
-        self.supervisor.start(*(program.name for program in programs))
+        self.parts.collected.prepare()
+        programs = self.parts.collected.programs()
+        self.parts.supervisor.add(programs)
+        self.parts.supervisor.start(*(program.name for program in programs))
 
     def await_logs(self) -> None:
         LocalPlatform(self.instance).await_watchers(*logs.HEALTH)
@@ -361,13 +324,13 @@ class Ascent:
         self._record()
         platform = LocalPlatform(self.instance)
         token = platform.token_for(self.tier2)
-        programs = [self.mesh.sidecar(self.tier2, token, router=True)]
-        self.supervisor.add(programs)
-        self.supervisor.start(programs[0].name)
+        programs = [self.parts.mesh.sidecar(self.tier2, token, router=True)]
+        self.parts.supervisor.add(programs)
+        self.parts.supervisor.start(programs[0].name)
         platform.run_workloads(self.placed, start_programs=False)
 
     def await_gateways(self) -> None:
-        ready = self.readiness
+        ready = self.parts.readiness
         for component in ("istio-ingressgateway", "jwt-server", "ratelimit"):
             pod, port, path = HEALTH[component]
             ready.http(PROGRAM_OF.get(component, component), PODS[pod], port, path)
@@ -416,7 +379,7 @@ class Ascent:
         if self.options.logs:
             addresses["loki"] = ("http", "127.0.0.1", logs.PORT, pod_name(telemetry.workload()))
         endpoints = {
-            name: Endpoint(scheme, "localhost", self.door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
+            name: Endpoint(scheme, "localhost", self.parts.door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
             for name, (scheme, address, port, pod) in addresses.items()
         }
         record = Record(
