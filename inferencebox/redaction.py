@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -44,7 +45,14 @@ _TEXTS = {"token", "key", "apikey", "jwt"}
 _HARMLESS_ENDINGS = {"name", "ref", "type", "url", "uri", "endpoint", "path", "count", "algorithm", "format"}
 _SELECTOR_FIELDS = {"operator", "values", "notValues", "effect", "topologyKey"}
 
+_SHORT = 256
+"""Characters: of texts up to this length the redacted ones are remembered, for objects of Kubernetes repeat them."""
+_REMEMBERED = 50_000
+
 _registered: dict[str, str] = {}
+_longest_first: tuple[tuple[str, str], ...] = ()
+_generation = 0
+"""Of the register: what was remembered before a change of it counts no more."""
 _registry = threading.Lock()
 
 
@@ -56,13 +64,24 @@ def register_secret(value: str, shown_as: str = SECRET) -> None:
     forms = {value, quote(value, safe=""), json.dumps(value)[1:-1]}
     forms |= {base64.b64encode(raw).decode().rstrip("="), base64.urlsafe_b64encode(raw).decode().rstrip("=")}
     with _registry:
+        if forms <= _registered.keys():
+            return
         _registered.update(dict.fromkeys(forms, shown_as))
+        _put_in_order()
 
 
 def forget_secrets() -> None:
     """Empties the register (for tests)."""
     with _registry:
         _registered.clear()
+        _put_in_order()
+
+
+def _put_in_order() -> None:
+    """After each change of the register: a secret that is part of another must not spoil it."""
+    global _longest_first, _generation
+    _longest_first = tuple(sorted(_registered.items(), key=lambda pair: -len(pair[0])))
+    _generation += 1
 
 
 def redact(value: object) -> object:
@@ -82,14 +101,34 @@ def redact(value: object) -> object:
 
 def redact_text(text: str) -> str:
     """One text without secrets."""
-    text = _replace_registered(text)
-    text = _PEM.sub(PRIVATE_KEY, text)
-    text = _JWT.sub(TOKEN, text)
-    text = _HEADER.sub(_hide_header, text)
+    return _redact_short(text, _generation) if len(text) <= _SHORT else _redact_any(text)
+
+
+@lru_cache(_REMEMBERED)
+def _redact_short(text: str, generation: int) -> str:
+    return _redact_any(text)
+
+
+def _redact_any(text: str) -> str:
+    """Each pattern is tried only where something says that it may be there: most texts have none of it."""
+    for value, shown_as in _longest_first:
+        if value in text:
+            text = text.replace(value, shown_as)
+    if "-----BEGIN" in text:
+        text = _PEM.sub(PRIVATE_KEY, text)
+    if "ey" in text:
+        text = _JWT.sub(TOKEN, text)
+    if _may_have_header(text):
+        text = _HEADER.sub(_hide_header, text)
     text = _BEARER.sub(rf"\1 {TOKEN}", text)
-    text = _QUERY.sub(lambda match: match["name"] + TOKEN, text)
-    text = _USERINFO.sub(lambda match: match["head"] + SECRET, text)
-    text = _JSON_FIELD.sub(_hide_json_field, text)
+    if "=" in text:
+        text = _QUERY.sub(lambda match: match["name"] + TOKEN, text)
+    if "://" in text:
+        text = _USERINFO.sub(lambda match: match["head"] + SECRET, text)
+    if ":" not in text and "=" not in text:
+        return text
+    if '"' in text:
+        text = _JSON_FIELD.sub(_hide_json_field, text)
     return _PLAIN_FIELD.sub(_hide_plain_field, text)
 
 
@@ -186,15 +225,6 @@ def _hide_plain_field(match: re.Match[str]) -> str:
     return f"{name}{match['mid']}{_placeholder_for(name, value)}"
 
 
-def _replace_registered(text: str) -> str:
-    with _registry:
-        known = sorted(_registered.items(), key=lambda pair: -len(pair[0]))
-    for value, shown_as in known:
-        if value in text:
-            text = text.replace(value, shown_as)
-    return text
-
-
 @dataclass(frozen=True)
 class Leak:
     """A secret found in a written file."""
@@ -214,8 +244,7 @@ def scan(path: Path) -> list[Leak]:
 
 
 def _scan_file(file: Path) -> Iterator[Leak]:
-    with _registry:
-        known = tuple(_registered)
+    known = tuple(value for value, _ in _longest_first)
     with file.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if ("eyJ" in line or "eyA" in line) and _JWT.search(line):
@@ -228,9 +257,9 @@ def _scan_file(file: Path) -> Iterator[Leak]:
                 yield Leak(file, number, "a credential in a header")
 
 
-def _may_have_header(line: str) -> bool:
-    """Cheap, and true for every line that `_HEADER` finds something in: platforms' logs are long."""
-    lowered = line.lower()
+def _may_have_header(text: str) -> bool:
+    """Cheap, and true for every text that `_HEADER` finds something in: platforms' logs are long."""
+    lowered = text.lower()
     return any(part in lowered for part in ("authorization", "api-key", "cookie", "-token"))
 
 

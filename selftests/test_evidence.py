@@ -159,6 +159,12 @@ def test_a_registered_secret_is_removed_wherever_it_is(seed: int) -> None:
     assert base64.b64encode(secret.encode()).decode().rstrip("=") not in written
 
 
+def test_a_text_that_was_shown_before_is_redacted_once_it_is_known_to_be_secret() -> None:
+    assert redact("it is tr0ub4dor") == "it is tr0ub4dor"
+    register_secret("tr0ub4dor")
+    assert redact("it is tr0ub4dor") == "it is $SECRET"
+
+
 def test_the_scan_finds_what_redaction_should_have_removed(tmp_path: Path) -> None:
     register_secret("correct-horse-battery")
     (tmp_path / "clean.txt").write_text(str(redact(f"Authorization: Bearer {JWT} correct-horse-battery {PEM}")))

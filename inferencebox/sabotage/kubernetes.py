@@ -119,7 +119,7 @@ class KubernetesMeans:
         return self._inside("istio-system", ISTIOD, ISTIOD_DEBUG, path)
 
     def _inside(self, namespace: str, labels: Mapping[str, str], port: int, path: str) -> str:
-        for pod in self.platform.kube.quietly().list("pods", namespace, selector_of(labels)).items:
+        for pod in self.platform.kube.list("pods", namespace, selector_of(labels)).items:
             if not is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
                 continue
             try:

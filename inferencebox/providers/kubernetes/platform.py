@@ -72,7 +72,8 @@ class KubernetesPlatform(Platform):
 
     @cached_property
     def kube(self) -> Kube:
-        return Kube(self.kubeconfig)
+        """For the platform's own sake: what a scenario asks of the API it asks by itself, and that is evidence."""
+        return Kube(self.kubeconfig).quietly()
 
     @property
     def signing_keys(self) -> Path:  # type: ignore[override]  # asked for each time: keys are rolled
