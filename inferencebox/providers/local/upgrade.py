@@ -38,9 +38,9 @@ def replace(platform: LocalPlatform, names: Sequence[str], programs: Sequence[Pr
         programs: how tier 1's processes are to run from now on.
     """
     processes = [REPLACEABLE[name] for name in names]
-    platform.supervisor.add([program for program in programs if program.name in processes])
+    platform.parts.supervisor.add([program for program in programs if program.name in processes])
     for process in processes:
-        platform.supervisor.stop(process)
+        platform.parts.supervisor.stop(process)
         platform.start(process)
 
 
