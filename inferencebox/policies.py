@@ -102,6 +102,35 @@ def alertmanager(slack: str, mail: str) -> str:
     return _filled(manifests_dir() / "observability" / "alertmanager.yaml", {"slack": slack, "mail": mail})
 
 
+def loki(home: str) -> str:
+    """Loki's configuration; `home` is the folder in which it keeps what it has."""
+    return _filled(manifests_dir() / "observability" / "loki.yaml", {"home": home})
+
+
+def log_collector(provider: str, home: str, store: str, places: Mapping[str, str] | None = None) -> str:
+    """The log collector's configuration with this provider.
+
+    Args:
+        home: the folder in which it notes how far it has read.
+        store: URL of Loki.
+        places: values of the provider's `logs.yaml`: where which log is.
+    """
+    found = _log_places(provider, places or {})
+    told = {name: place if isinstance(place, str) else json.dumps(place) for name, place in found.items()}
+    path = manifests_dir() / "observability" / "log-collector.yaml"
+    return _filled(path, {"home": home, "loki": store, **told})
+
+
+def kubernetes_audit_log() -> str:
+    """The file of a control plane's node in which the collector looks for the API server's audit."""
+    (path,) = _log_places("kubernetes", {})["kubernetes"]
+    return str(path)
+
+
+def _log_places(provider: str, values: Mapping[str, str]) -> dict[str, Any]:
+    return dict(yaml.safe_load(_filled(manifests_dir() / "providers" / provider / "logs.yaml", values)))
+
+
 def rules() -> dict[str, str]:
     """The shipped files of alert and recording rules, by name."""
     files = sorted((manifests_dir() / "observability" / "rules").glob("*.yaml"))

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from fixtures.options import kind_options, stays
+from inferencebox import policies
 from inferencebox.errors import SetupProblem
 from inferencebox.providers.kind import cluster, node
 from inferencebox.providers.kind.cluster import Cluster, Tools
@@ -22,6 +23,7 @@ KUBECONFIG = {
     "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
     "users": [{"name": "u", "user": {}}],
 }
+POLICY = Path("/state/kubernetes-audit.yaml")
 KIND = """\
 echo "kind $@" >> "{home}/calls"
 case "$1 $2" in
@@ -183,12 +185,25 @@ def test_a_node_without_room_is_said_and_the_image_does_not_count_as_loaded(box:
 
 
 def test_every_node_has_a_zone_and_ports_are_kinds_choice() -> None:
-    described = cluster.configuration(3, [30080])
+    described = cluster.configuration(3, [30080], POLICY)
     zones = [one["labels"]["topology.kubernetes.io/zone"] for one in described["nodes"]]
     assert zones == ["zone-a", "zone-b", "zone-c"]
     assert [one["role"] for one in described["nodes"]] == ["control-plane", "worker", "worker"]
     (mapping,) = described["nodes"][0]["extraPortMappings"]
     assert mapping == {"containerPort": 30080, "hostPort": 0, "listenAddress": "127.0.0.1"}
+
+
+def test_the_api_server_notes_what_is_done_where_a_collector_finds_it(box: Cluster) -> None:
+    box.create("node:1", nodes=1)
+    (control_plane,) = yaml.safe_load((box.home / "kind.yaml").read_text())["nodes"]
+    (mount,) = control_plane["extraMounts"]
+    assert yaml.safe_load(Path(mount["hostPath"]).read_text())["kind"] == "Policy"
+    (patch,) = map(yaml.safe_load, control_plane["kubeadmConfigPatches"])
+    told = patch["apiServer"]["extraArgs"]
+    assert told["audit-policy-file"] == mount["containerPath"]
+    assert told["audit-log-path"] == policies.kubernetes_audit_log()
+    mounted = {volume["mountPath"]: volume["readOnly"] for volume in patch["apiServer"]["extraVolumes"]}
+    assert mounted == {"/etc/kubernetes/audit": True, "/var/log/kubernetes": False}
 
 
 def test_instances_have_clusters_of_their_own() -> None:
@@ -232,6 +247,6 @@ def test_without_pytest_kinds_options_the_releases_pins_count() -> None:
 
 
 def test_the_nodes_network_is_the_clusters_network() -> None:
-    networking = cluster.configuration(1, [])["networking"]
+    networking = cluster.configuration(1, [], POLICY)["networking"]
     assert networking == {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
     json.loads((node.folder() / "node/usr/local/share/inferencebox/pods.conflist").read_text())

@@ -6,12 +6,15 @@ from subprocess import CompletedProcess
 import pytest
 
 from inferencebox.platform import Workload
-from inferencebox.providers.capabilities import EVERYWHERE, telemetry
+from inferencebox.providers.capabilities import EVERYWHERE, logs, telemetry
 from inferencebox.providers.kubernetes.capabilities import CAPABILITIES, PARTS, confirmed
 
 READY = {
     "deployment": {"kind": "Deployment", "metadata": {}, "spec": {}, "status": {
         "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
+    }},
+    "daemonset": {"kind": "DaemonSet", "metadata": {}, "spec": {}, "status": {
+        "desiredNumberScheduled": 1, "updatedNumberScheduled": 1, "numberAvailable": 1,
     }},
     "gateway.gateway.networking.k8s.io": {"kind": "Gateway", "status": {
         "conditions": [{"type": "Programmed", "status": "True"}],
@@ -34,12 +37,18 @@ class Reply:
 
 
 @dataclass
+class Listed:
+    items: list
+
+
+@dataclass
 class FakeKube:
     """A cluster that has everything, but for some."""
 
     absent: set[str] = field(default_factory=set)
     unready: set[str] = field(default_factory=set)
     misses_a_probe: set[str] = field(default_factory=set)
+    api_server: tuple[str, ...] = ("kube-apiserver", "--audit-log-path=/var/log/kubernetes/kubernetes-audit.log")
 
     def get(self, kind, name, namespace):
         if name in self.absent:
@@ -48,6 +57,10 @@ class FakeKube:
         is_unready = name in self.unready or name in self.misses_a_probe
         self.misses_a_probe.discard(name)
         return Reply({**found, "status": {}} if is_unready else found)
+
+    def list(self, kind, namespace, labels):
+        assert (kind, namespace, labels) == ("pods", "kube-system", "component=kube-apiserver")
+        return Listed([{"spec": {"containers": [{"command": list(self.api_server)}]}}])
 
 
 @dataclass
@@ -68,10 +81,21 @@ class FakePlatform:
 
 
 def test_a_cluster_with_all_parts_offers_all_that_they_show():
-    found = confirmed(FakePlatform(), FakeKube(), {**CAPABILITIES, **telemetry(True)})
-    offered = {*EVERYWHERE, *PARTS, "networkpolicy"} - {"processes"}
+    found = confirmed(FakePlatform(), FakeKube(), {**CAPABILITIES, **telemetry(True), **logs(True)})
+    offered = {*EVERYWHERE, *PARTS, "networkpolicy", "kubernetes.audit"} - {"processes"}
     assert [name for name in offered if found[name]] == []
     assert found["grafana"]
+
+
+def test_logs_take_a_collector_on_the_nodes():
+    found = confirmed(FakePlatform(), FakeKube(absent={"log-collector"}), {**CAPABILITIES, **logs(True)})
+    assert found["loki"] == "the cluster has no daemonset monitoring/log-collector"
+
+
+def test_an_api_server_that_notes_nothing_or_elsewhere_is_not_audited():
+    for flags in (("kube-apiserver",), ("kube-apiserver", "--audit-log-path=-")):
+        found = confirmed(FakePlatform(), FakeKube(api_server=flags))
+        assert "does not note what is done" in found["kubernetes.audit"]
 
 
 def test_what_takes_a_part_that_is_not_there_is_not_offered():

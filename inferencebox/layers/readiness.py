@@ -160,10 +160,18 @@ def last_events(kube: Kube, name: str, namespace: str | None) -> list[str]:
     return list(dict.fromkeys(said))[-EVENTS:]
 
 
+UNSEEN = "its controller has not seen it yet"
+
+
+def _is_unseen(found: Object) -> bool:
+    seen = (found.get("status") or {}).get("observedGeneration", 0)
+    return bool(seen < found["metadata"].get("generation", 0))
+
+
 def _deployment(found: Object) -> str | None:
     status, wanted = found.get("status") or {}, found["spec"].get("replicas", 1)
-    if status.get("observedGeneration", 0) < found["metadata"].get("generation", 0):
-        return "its controller has not seen it yet"
+    if _is_unseen(found):
+        return UNSEEN
     ready = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
     if ready < wanted or status.get("replicas", 0) > wanted:
         return f"{ready} of {wanted} replicas are available and up to date"
@@ -172,6 +180,8 @@ def _deployment(found: Object) -> str | None:
 
 def _daemon_set(found: Object) -> str | None:
     status = found.get("status") or {}
+    if _is_unseen(found):
+        return UNSEEN
     wanted = status.get("desiredNumberScheduled", 1)
     ready = min(status.get("numberAvailable", 0), status.get("updatedNumberScheduled", 0))
     return None if wanted and ready >= wanted else f"{ready} of {wanted} pods are available"

@@ -18,8 +18,13 @@ from .remembered import Memory
 from .tampering import listed
 
 READY_SECONDS = 90.0
-CONFIG_MAPS = {"telemetry/rules": "prometheus-rules", "telemetry": "alertmanager"}
-"""Folder of `local`'s state -> the ConfigMap that has its files in a cluster."""
+CONFIG_MAPS = {
+    "telemetry/rules/": "prometheus-rules",
+    "telemetry/alertmanager.yaml": "alertmanager",
+    "collected-logs/loki.yaml": "loki",
+    "collected-logs/log-collector.yaml": "log-collector",
+}
+"""File of `local`'s state, or all in a folder -> the ConfigMap that has it in a cluster."""
 CONFIGURATION_DIGEST = "alertmanager_config_hash"
 TOUCHED = "inference-in-a-box/touched"
 ENVOY_ADMIN, ISTIOD_DEBUG = 19000, 15014
@@ -68,18 +73,20 @@ class KubernetesMeans:
         raise NoEffect(f"what {component} keeps in a cluster is not reached yet")
 
     def rewritten(self, name: str, replace: Mapping[str, str], component: str, anew: bool = False) -> Undo:
-        folder, _, file = name.rpartition("/")
-        if folder not in CONFIG_MAPS or anew:
+        where = next((there for start, there in CONFIG_MAPS.items() if name.startswith(start)), None)
+        if where is None:
             raise NoEffect(f"{name} is a file of the local platform")
-        found = self.platform.kube.get("configmap", CONFIG_MAPS[folder], MONITORING).require()
-        before = found["data"][file]
+        file = name.rpartition("/")[2]
+        before = self.platform.kube.get("configmap", where, MONITORING).require()["data"][file]
 
         def write(content: str) -> bool:
-            seen = self._told(component)
             change = {"data": {file: content}}
-            self.platform.kube.patch("configmap", CONFIG_MAPS[folder], MONITORING, change).require()
-            self._touch(component)
-            return poll(lambda: self._reloaded(component) != seen, READY_SECONDS, every=1.0)
+            self.platform.kube.patch("configmap", where, MONITORING, change).require()
+            if not anew:
+                return self._told_to_read(component)
+            self.platform.stop(component)
+            self.platform.start(component)
+            return True
 
         def undo() -> None:
             if not write(before):
@@ -89,6 +96,11 @@ class KubernetesMeans:
             write(before)
             raise NoEffect(f"{component} did not take its changed {file}")
         return undo
+
+    def _told_to_read(self, component: str) -> bool:
+        seen = self._told(component)
+        self._touch(component)
+        return poll(lambda: self._reloaded(component) != seen, READY_SECONDS, every=1.0)
 
     def _touch(self, component: str) -> None:
         """A pod with a new annotation is looked at by its kubelet at once, which brings its files up to date."""

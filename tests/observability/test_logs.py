@@ -45,7 +45,7 @@ def test_a_models_line_is_in_loki_within_a_minute(
 
 @scenario(
     "OBS-14",
-    needs=("loki", "gateway.jwt", "management", "kubernetes", "outages"),
+    needs=("loki", "gateway.jwt", "management", "kubernetes.audit", "outages"),
     sabotage=("audit.collector-stopped", "audit.kubernetes-unread"),
     exclusive=True,
     seconds=45,

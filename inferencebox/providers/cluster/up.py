@@ -25,9 +25,9 @@ from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kubernetes import about, state
 from inferencebox.providers.kubernetes.capabilities import SHARED
 from inferencebox.providers.kubernetes.door import Door
-from inferencebox.providers.kubernetes.images import references
+from inferencebox.providers.kubernetes.images import needed, references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
-from inferencebox.providers.kubernetes.up import Target, bring_up_on, chosen_layers, is_watched, take_hold
+from inferencebox.providers.kubernetes.up import Target, bring_up_on, chosen_layers, take_hold
 from inferencebox.providers.leftovers import clear
 from inferencebox.providers.options import ClusterOptions, PlatformOptions
 from inferencebox.release import Release
@@ -71,8 +71,8 @@ def examine(access: Access, instance: str, release: Release, options: PlatformOp
     """
     version = access.version()
     access.require(TO_LOOK)
-    chosen = chosen_layers(is_watched(access.kube, options))
-    images = references(release).values()
+    chosen = chosen_layers(access.kube, options)
+    images = needed(release, chosen).values()
     return plan(survey(access.kube, access.context, version), release, chosen, instance, images)
 
 
@@ -172,7 +172,7 @@ def _install(
             lease.require()
         listener(layer, what, seconds)
 
-    chosen = [name for name in chosen_layers(is_watched(kube, options)) if name not in found.used]
+    chosen = [name for name in chosen_layers(kube, options) if name not in found.used]
     about.write(kube, about.About(instance, chosen))
     target = Target(PROVIDER, references(release), found.small, found.used, is_shared=True)
     return bring_up_on(instance, release, options, target, progress, watched, {}, dag.Timeline())

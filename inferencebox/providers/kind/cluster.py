@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from inferencebox import programs
+from inferencebox import policies, programs
 from inferencebox.errors import SetupProblem
-from inferencebox.paths import state_dir
+from inferencebox.paths import manifests_dir, state_dir
 from inferencebox.programs import Progress
 from inferencebox.programs.store import digest_of
 from inferencebox.providers.kind import node
@@ -41,6 +41,11 @@ ROUTE_SECONDS = 120
 POLL_SECONDS = 0.5
 NAMESPACES = ("kube-system", "local-path-storage")
 LOADED = "/var/lib/inferencebox/loaded"
+AUDIT_POLICY = "kubernetes-audit.yaml"
+AUDIT_FOLDER = "/etc/kubernetes/audit"
+"""On the control plane: what its API server notes (manifests/observability)."""
+AUDIT_KEPT = {"audit-log-maxsize": "50", "audit-log-maxbackup": "2"}
+"""Megabytes of one file, and how many older ones stay: what is older has long been collected."""
 ZONES = ("zone-a", "zone-b", "zone-c")
 WRAPPER = """#!/bin/sh
 # The pinned kind, with what it says while it works kept in a log
@@ -115,7 +120,9 @@ class Cluster:
             self._wake(there)
             self._export_kubeconfig()
         config = self.home / "kind.yaml"
-        config.write_text(yaml.safe_dump(configuration(nodes, ports)))
+        policy = self.home / AUDIT_POLICY
+        shutil.copyfile(manifests_dir() / "observability" / AUDIT_POLICY, policy)
+        config.write_text(yaml.safe_dump(configuration(nodes, ports, policy)))
         try:
             with self._kind_cluster(image) as kind_cluster:
                 kind_cluster.create(config)
@@ -293,17 +300,40 @@ def _tagged(reference: str, key: str) -> str:
     return f"{reference}-{key}"
 
 
-def configuration(nodes: int, ports: Sequence[int]) -> dict[str, Any]:
-    """kind's configuration: ports of this machine are left for kind to choose, nodes are spread over zones."""
+def configuration(nodes: int, ports: Sequence[int], audit_policy: Path) -> dict[str, Any]:
+    """kind's configuration: ports of this machine are left for kind to choose, nodes are spread over zones.
+
+    Args:
+        audit_policy: file of this machine that says what the API server notes of what is done.
+    """
     roles = ["control-plane", *["worker"] * (nodes - 1)]
     mappings = [{"containerPort": port, "hostPort": 0, "listenAddress": PORT_HOST} for port in ports]
     described: list[dict[str, Any]] = [
         {"role": role, "labels": {"topology.kubernetes.io/region": REGION, "topology.kubernetes.io/zone": zone}}
         for role, zone in zip(roles, _zones(nodes), strict=True)
     ]
-    described[0]["extraPortMappings"] = mappings
+    inside = f"{AUDIT_FOLDER}/{AUDIT_POLICY}"
+    described[0] |= {
+        "extraPortMappings": mappings,
+        "extraMounts": [{"hostPath": str(audit_policy), "containerPath": inside, "readOnly": True}],
+        "kubeadmConfigPatches": [yaml.safe_dump(_auditing(inside))],
+    }
     subnets = {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
     return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "networking": subnets, "nodes": described}
+
+
+def _auditing(policy: str) -> dict[str, Any]:
+    """What kubeadm is told so that the API server writes its audit where the node's log collector reads it (SEC-33)."""
+    log = policies.kubernetes_audit_log()
+    words = {"audit-policy-file": policy, "audit-log-path": log, **AUDIT_KEPT}
+    volumes = [
+        {"name": name, "hostPath": folder, "mountPath": folder, "readOnly": read_only, "pathType": "DirectoryOrCreate"}
+        for name, folder, read_only in (
+            ("audit-policy", str(Path(policy).parent), True),
+            ("audit-log", str(Path(log).parent), False),
+        )
+    ]
+    return {"kind": "ClusterConfiguration", "apiServer": {"extraArgs": words, "extraVolumes": volumes}}
 
 
 def _zones(nodes: int) -> list[str]:

@@ -10,15 +10,16 @@ from inferencebox import images
 from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
 from inferencebox.paths import state_dir
+from inferencebox.probes.kubernetes import Kube
 from inferencebox.programs import Progress
 from inferencebox.providers import KIND_MARK, pins
 from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kind import cluster, engine
 from inferencebox.providers.kubernetes import state
 from inferencebox.providers.kubernetes.door import Door
-from inferencebox.providers.kubernetes.images import OF_THE_CLUSTER, references
+from inferencebox.providers.kubernetes.images import OF_THE_CLUSTER, needed, references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
-from inferencebox.providers.kubernetes.up import Target, bring_up_on
+from inferencebox.providers.kubernetes.up import Target, bring_up_on, chosen_layers
 from inferencebox.providers.leftovers import clear
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
@@ -34,10 +35,6 @@ class Ascent:
     progress: Progress
     archives: dict[str, Path] = field(default_factory=dict)
     made: cluster.Cluster | None = None
-
-    @property
-    def wanted(self) -> list[str]:
-        return list(references(self.release))
 
     def steps(self) -> Mapping[str, dag.Step]:
         """What gets the images onto the nodes; `load` is the last of it."""
@@ -55,7 +52,8 @@ class Ascent:
         self.made = handle
 
     def make_images(self) -> None:
-        self.archives.update(images.provide(self.release, self.wanted, self.progress))
+        chosen = chosen_layers(Kube(state_dir(self.instance) / "kubeconfig"), self.options)
+        self.archives.update(images.provide(self.release, list(needed(self.release, chosen)), self.progress))
 
     def load_images(self) -> None:
         assert self.made

@@ -16,6 +16,7 @@ from inferencebox.providers.capabilities import EVERYWHERE
 NOT_BUILT = "not part of the platform on Kubernetes yet"
 STATUS_PORT = 15021
 """Of a sidecar: where it says whether it is ready, to whoever gets that far. No tenant's NetworkPolicy allows it."""
+API_SERVER = "component=kube-apiserver"
 SECONDS = 3
 AT_ONCE = 8
 SETTLED_SECONDS = 60.0
@@ -32,11 +33,11 @@ CAPABILITIES: dict[str, str | None] = {
     "cert-manager": None,
     "grafana": NOT_BUILT,
     "kiali": NOT_BUILT,
-    "loki": NOT_BUILT,
+    "kubernetes.audit": None,
     "management": None,
     "processes": "in a cluster not every program is asked its version yet: not the nodes', nor those without a flag",
 }
-"""As declared; telemetry by whether it was wished for."""
+"""As declared; telemetry and logs by whether they were wished for."""
 SHARED: dict[str, str | None] = {
     "upgrade": "a run holds a cluster that others use too, and nobody brings another release up there meanwhile",
 }
@@ -98,6 +99,7 @@ PARTS: Mapping[str, Sequence[Part]] = {
     "alertmanager": _deployment("monitoring", "alertmanager"),
     "jaeger": _deployment("monitoring", "jaeger"),
     "chargeback": _deployment("monitoring", "chargeback"),
+    "loki": (*_deployment("monitoring", "loki"), Part("daemonset", "monitoring", "log-collector")),
     "packets": (Part("pod", "inferencebox", "beside"),),
 }
 """What it takes; what is offered without an entry takes nothing but Kubernetes itself."""
@@ -121,7 +123,21 @@ def confirmed(
         name: why or next((gap for part in PARTS.get(name, ()) if (gap := missing[part])), None)
         for name, why in declared.items()
     }
-    return {**found, "networkpolicy": declared["networkpolicy"] or _why_not_enforced(platform)}
+    return {
+        **found,
+        "networkpolicy": declared["networkpolicy"] or _why_not_enforced(platform),
+        "kubernetes.audit": declared["kubernetes.audit"] or _why_not_audited(kube),
+    }
+
+
+def _why_not_audited(kube: Kube) -> str | None:
+    """Seen by what the API servers of the cluster were started with."""
+    wanted = f"--audit-log-path={policies.kubernetes_audit_log()}"
+    servers = kube.list("pods", "kube-system", API_SERVER).items
+    containers = [container for pod in servers for container in pod["spec"]["containers"]]
+    if any(wanted in [*container.get("command", []), *container.get("args", [])] for container in containers):
+        return None
+    return f"the cluster's API server does not note what is done (no {wanted} among its flags)"
 
 
 def _why_not_enforced(platform: Platform) -> str | None:

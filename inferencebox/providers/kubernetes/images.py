@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from inferencebox.layers.catalogue import Layer
+from inferencebox.providers.options import LOG_PROGRAMS
 from inferencebox.release import Release
 
 OF_THE_CLUSTER = (
@@ -17,3 +19,10 @@ def references(release: Release) -> Mapping[str, str]:
     """Name of each image of a platform -> what its nodes call it."""
     left_out = (*OF_THE_CLUSTER, SUITE)
     return {name: pin.reference for name, pin in release.images.items() if name not in left_out}
+
+
+def needed(release: Release, chosen: Mapping[str, Layer]) -> Mapping[str, str]:
+    """Those that a platform of these layers takes: what keeps logs takes minutes to build, and is left out without."""
+    used = {image for layer in chosen.values() for image in layer.images.values()}
+    unused = set(LOG_PROGRAMS) - used
+    return {name: reference for name, reference in references(release).items() if name not in unused}

@@ -55,6 +55,8 @@ class Makers:
             "models": self._models(),
             "workloads": self._workloads(),
             "telemetry": telemetry(),
+            "loki": loki(),
+            "log-collector": log_collector(),
         }
         made = {name: Maker(_text(found), lambda found=found: found) for name, found in plain.items()}  # type: ignore[misc]
         return {**made, "authorities": Maker("made once", self._authorities)}
@@ -136,6 +138,18 @@ def telemetry() -> list[Document]:
         "chargeback": {"prices.yaml": (source / "prices.yaml").read_text()},
     }
     return [*(_config_map(MONITORING, name, data) for name, data in files.items()), *policies.telemetry()]
+
+
+def loki() -> list[Document]:
+    """Loki's configuration."""
+    return [_config_map(MONITORING, "loki", {"loki.yaml": policies.loki("/loki")})]
+
+
+def log_collector() -> list[Document]:
+    """The configuration of the collectors, the same on every node."""
+    store = f"http://loki.{MONITORING}.svc.cluster.local:3100"
+    told = policies.log_collector("kubernetes", "/var/lib/log-collector", store)
+    return [_config_map(MONITORING, "log-collector", {"log-collector.yaml": told})]
 
 
 def certificate_of(kube: Kube, authority: str) -> bytes:

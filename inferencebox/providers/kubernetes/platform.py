@@ -41,6 +41,8 @@ TIER_1 = {"gateway.envoyproxy.io/owning-gateway-name": "ai-inference-gateway"}
 TIER_2 = {"istio": "ingressgateway"}
 REVISION = "serving.knative.dev/revision"
 """On a Deployment that Knative scales, to none as well: not a part but a model, whose pods are its replicas."""
+STOPPED = {"inference-in-a-box/stopped": "true"}
+"""What no node is labelled with: a DaemonSet that wants it has no pods."""
 ASKING_SECONDS = 20.0
 MONITORING = "monitoring"
 MORE_RULES = "/etc/prometheus/more-rules"
@@ -214,22 +216,21 @@ class KubernetesPlatform(Platform):
     # --- components
 
     def components(self) -> list[ComponentStatus]:
-        deployments = [each for each in self._ours("Deployment") if REVISION not in each["metadata"].get("labels", {})]
-        deployments += self._ours("DaemonSet")
+        parts = [each for each in self._parts() if REVISION not in each["metadata"].get("labels", {})]
         pods = self._ours("Pod")
-        return [*(_part(each, pods) for each in deployments), *(_replica(pod) for pod in pods if objects.is_ours(pod))]
+        return [*(_part(each, pods) for each in parts), *(_replica(pod) for pod in pods if objects.is_ours(pod))]
 
     def stop(self, component: str) -> None:
         if pod := self._replica_named(component):
             self._keeper(pod, "touch /run/keeper/stopped; kill $(cat /run/keeper/pid)")
             return
-        self._scale(self._deployment(component), 0)
+        self._halt(self._part_named(component))
 
     def start(self, component: str) -> None:
         if pod := self._replica_named(component):
             self._keeper(pod, "rm -f /run/keeper/stopped")
             return
-        self._scale(self._deployment(component), 1)
+        self._resume(self._part_named(component))
 
     def kill(self, component: str) -> None:
         if pod := self._replica_named(component.removesuffix(".proxy")):
@@ -239,7 +240,7 @@ class KubernetesPlatform(Platform):
             else:
                 self._keeper(pod, "kill -9 $(cat /run/keeper/pid)")
             return
-        found = self._deployment(component)
+        found = self._part_named(component)
         namespace = found["metadata"]["namespace"]
         for pod_ in self.kube.list("pods", namespace, _selector(found)).items:
             command = ["delete", "pod", pod_["metadata"]["name"], "-n", namespace, "--grace-period=0", "--force"]
@@ -297,32 +298,51 @@ class KubernetesPlatform(Platform):
         found = self.kube.list(kind).items
         return [{**each, "kind": kind} for each in found if each["metadata"]["namespace"] not in OTHERS]
 
-    def _deployment(self, component: str) -> Object:
-        deployments = self._ours("Deployment")
-        found = {f"{each['metadata']['namespace']}.{each['metadata']['name']}": each for each in deployments}
-        found |= {_component_name(each): each for each in deployments}
+    def _parts(self) -> list[dict[str, Any]]:
+        return [*self._ours("Deployment"), *self._ours("DaemonSet")]
+
+    def _part_named(self, component: str) -> Object:
+        parts = self._parts()
+        found = {f"{each['metadata']['namespace']}.{each['metadata']['name']}": each for each in parts}
+        found |= {_component_name(each): each for each in parts}
         if component not in found:
             raise SetupProblem(f"the platform has no component {component!r}", f"known: {', '.join(sorted(found))}")
         return found[component]
 
-    def _scale(self, found: Object, count: int) -> None:
-        name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
-        self.kube.patch("deployment", name, namespace, {"spec": {"replicas": count}}).require()
-        if count:
-            self.await_deployment(name, namespace)
+    def _halt(self, found: Object) -> None:
+        if found["kind"] == "DaemonSet":
+            self._patch(found, {"template": {"spec": {"nodeSelector": STOPPED}}})
         else:
-            self._end_pods(name, namespace, _selector(found))
+            self._patch(found, {"replicas": 0})
+        self._end_pods(found)
+
+    def _resume(self, found: Object) -> None:
+        if found["kind"] == "DaemonSet":
+            self._patch(found, {"template": {"spec": {"nodeSelector": dict.fromkeys(STOPPED)}}})
+        else:
+            self._patch(found, {"replicas": 1})
+        self._await_part(found["kind"], found["metadata"]["name"], found["metadata"]["namespace"])
+
+    def _patch(self, found: Object, spec: Mapping[str, Any]) -> None:
+        name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
+        self.kube.patch(found["kind"].lower(), name, namespace, {"spec": dict(spec)}).require()
 
     def await_deployment(self, name: str, namespace: str, seconds: float = READY_SECONDS) -> None:
         """Until all of its pods are ready, as it wants them now; for so many seconds at most."""
-        target = Target("Deployment.apps", namespace, frozenset({name}))
+        self._await_part("Deployment", name, namespace, seconds)
+
+    def _await_part(self, kind: str, name: str, namespace: str, seconds: float = READY_SECONDS) -> None:
+        target = Target(f"{kind}.apps", namespace, frozenset({name}))
         wait_until_ready(self.kube, target, time.monotonic() + seconds, lambda _: None)
 
-    def _end_pods(self, name: str, namespace: str, selector: str) -> None:
+    def _end_pods(self, found: Object) -> None:
         """At once, as in an outage: some parts are given minutes to say goodbye (the limiter 300 s)."""
+        kind, name, namespace = found["kind"].lower(), found["metadata"]["name"], found["metadata"]["namespace"]
+        selector = _selector(found)
+        counted = "replicas" if kind == "deployment" else "desiredNumberScheduled"
 
         def given_up() -> bool:
-            return not self.kube.get("deployment", name, namespace).require()["status"].get("replicas")
+            return not self.kube.get(kind, name, namespace).require()["status"].get(counted)
 
         poll(given_up, READY_SECONDS, every=0.1)
         self._kubectl("delete", "pod", "-l", selector, "-n", namespace, "--grace-period=1", "--wait=false")
@@ -384,13 +404,19 @@ def _component_name(found: Object) -> str:
 
 
 def _part(found: dict[str, Any], pods: Sequence[Object]) -> ComponentStatus:
-    wanted = found["spec"].get("replicas", 1)
     why = why_not_ready(found)
-    state_ = "stopped" if wanted == 0 else "failed" if why else "running"
+    state_ = "stopped" if _is_stopped(found) else "failed" if why else "running"
     labels = found["spec"]["selector"]["matchLabels"].items()
     mine = [pod for pod in pods if labels <= (pod["metadata"].get("labels") or {}).items()]
     runs = [each["containerID"] for pod in mine for each in _statuses(pod) if "containerID" in each]
     return ComponentStatus(_component_name(found), state_, _identity(runs) if runs else None, detail=why or "")
+
+
+def _is_stopped(found: Object) -> bool:
+    if found["kind"] == "DaemonSet":
+        wanted = found["spec"]["template"]["spec"].get("nodeSelector") or {}
+        return STOPPED.items() <= wanted.items()
+    return bool(found["spec"].get("replicas", 1) == 0)
 
 
 def _replica(pod: dict[str, Any]) -> ComponentStatus:

@@ -23,6 +23,7 @@ SERVED = "serving.kserve.io/inferenceservice"
 REPLICA = "inference-in-a-box/workload"
 TIER_1 = "gateway.envoyproxy.io/owning-gateway-name"
 KNATIVE = ("autoscaler", "activator")
+LOG_PORTS = {"loki": 3100, "log-collector": 8889}
 WATCH_SECONDS = 300
 PAUSE = 1.0
 Pod = Mapping[str, Any]
@@ -34,7 +35,7 @@ def targets(pods: list[Pod]) -> dict[str, list[Target]]:
 
     A model is what KServe serves, or a replica of the same program that a scenario brought.
     """
-    found: dict[str, list[Target]] = {name: [] for name in ("models", "proxies", "tier-1", "istiod", "knative")}
+    found: dict[str, list[Target]] = {name: [] for name in ("models", "proxies", "tier-1", "istiod", "knative", "logs")}
     nodes: dict[str, str] = {}
     for pod in pods:
         labels = pod["metadata"].get("labels") or {}
@@ -50,6 +51,8 @@ def targets(pods: list[Pod]) -> dict[str, list[Target]]:
             found["istiod"].append(_plain(pod, ISTIOD_PORT))
         if labels.get("app") in KNATIVE and KNATIVE_PORT in ports:
             found["knative"].append(_target(pod, KNATIVE_PORT))
+        if (port := LOG_PORTS.get(labels.get("app", ""))) in ports:
+            found["logs"].append(_target(pod, port))
     kubelets = [{"targets": [f"{at}:{KUBELET_PORT}"], "labels": {"node": node}} for node, at in sorted(nodes.items())]
     return {**found, "kubelet": kubelets}
 

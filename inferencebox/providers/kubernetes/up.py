@@ -15,12 +15,13 @@ from inferencebox.layers.documents import Kitchen, Small
 from inferencebox.layers.fingerprint import fingerprint
 from inferencebox.layers.install import Installer, Record
 from inferencebox.layers.others import Others
+from inferencebox.manifests import Document
 from inferencebox.paths import state_dir
 from inferencebox.platform import Endpoint
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.programs import Progress, module_files, provide
 from inferencebox.providers import pins
-from inferencebox.providers.capabilities import telemetry
+from inferencebox.providers.capabilities import logs, telemetry
 from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import Release
 
@@ -34,12 +35,14 @@ from .platform import MONITORING, TIER_1, KubernetesPlatform
 PROGRAMS = ("kubectl", "helm")
 SYSTEM = "envoy-gateway-system"
 WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085, "prometheus": 9090, "jaeger": 16686}
-TELEMETRY = "telemetry"
-"""The option, and its layer."""
-TELEMETRY_PORTS = {
-    "prometheus": 9090, "alertmanager": 9093, "jaeger": 16686, "prom-label-proxy": 8081, "chargeback": 8090,
-    "alert-sink": 8080,
+MONITORING_PORTS: Mapping[str, Mapping[str, int]] = {
+    "prometheus": {
+        "prometheus": 9090, "alertmanager": 9093, "jaeger": 16686, "prom-label-proxy": 8081, "chargeback": 8090,
+        "alert-sink": 8080,
+    },
+    "loki": {"loki": 3100},
 }  # fmt: skip
+"""Capability -> entrances of a platform that has it."""
 CONNECT_SECONDS = 1.0
 
 
@@ -86,10 +89,11 @@ def bring_up_on(
     home = state_dir(instance)
     kube = Kube(home / "kubeconfig")
     programs = provide(release, PROGRAMS, progress)
-    watched = is_watched(kube, options)
+    chosen = chosen_layers(kube, options)
+    watched, collected = "telemetry" in chosen, "loki" in chosen
     kitchen = _kitchen(instance, release, options, watched, target, kube, programs["helm"], progress)
     installer = Installer(kube, kitchen, listener, others=Others(kube, instance) if target.is_shared else None)
-    known = {name: layer for name, layer in chosen_layers(watched).items() if name not in target.without}
+    known = {name: layer for name, layer in chosen.items() if name not in target.without}
     steps = {**loading, **installer.steps(known)}
     for name, layer in known.items():
         if layer.pods:
@@ -102,7 +106,12 @@ def bring_up_on(
         provider=target.provider,
         release=release.name,
         images=dict(target.images),
-        capabilities={**CAPABILITIES, **telemetry(watched), **(SHARED if target.is_shared else {})},
+        capabilities={
+            **CAPABILITIES,
+            **telemetry(watched),
+            **logs(collected),
+            **(SHARED if target.is_shared else {}),
+        },
         layers={**before.seconds, **timeline.seconds},
         critical_path=[*before.critical_path({}), *timeline.critical_path(steps)],
         changed=installer.changed,
@@ -115,14 +124,19 @@ def bring_up_on(
     return KubernetesPlatform(instance)
 
 
-def is_watched(kube: Kube, options: PlatformOptions) -> bool:
-    """Whether the platform has telemetry, or is to have it: what it has is not taken away."""
-    return options.telemetry or TELEMETRY in Record(kube).read()
-
-
-def chosen_layers(watched: bool) -> dict[str, Layer]:
-    """What a platform consists of, with telemetry or without."""
-    return {name: layer for name, layer in layers().items() if watched or layer.option != TELEMETRY}
+def chosen_layers(kube: Kube, options: PlatformOptions) -> dict[str, Layer]:
+    """What a platform consists of: what each has, what was asked for, what is there already (it is not taken away), and
+    what those come after."""
+    known, there = layers(), Record(kube).read()
+    wished = {name for name, asked in (("telemetry", options.telemetry), ("logs", options.logs)) if asked}
+    open_ = [name for name, layer in known.items() if not layer.option or layer.option in wished or name in there]
+    chosen: set[str] = set()
+    while open_:
+        name = open_.pop()
+        if name not in chosen:
+            chosen.add(name)
+            open_ += known[name].after
+    return {name: layer for name, layer in known.items() if name in chosen}
 
 
 def take_hold(
@@ -138,17 +152,13 @@ def take_hold(
         (home / file).write_bytes(certificate_of(kube, authority))
     Door(home).open(options.owner)
     record.kubectl = str(provide(release, ["kubectl"], progress)["kubectl"])
-    record.endpoints = entrances(kube, Door(home), record.capabilities.get("prometheus", "no") is None)
+    record.endpoints = entrances(kube, Door(home), record.capabilities)
     state.write(home, record)
     return KubernetesPlatform(instance)
 
 
-def entrances(kube: Kube, door: Door, watched: bool) -> dict[str, Endpoint]:
-    """Where the platform answers on this machine.
-
-    Args:
-        watched: whether it has telemetry.
-    """
+def entrances(kube: Kube, door: Door, capabilities: Mapping[str, str | None]) -> dict[str, Endpoint]:
+    """Where a platform that can show this answers on this machine."""
     proxy = _tier_1_service(kube)
     node = _node_address(kube)
     ways: dict[str, tuple[str, str, int, str]] = {
@@ -160,8 +170,9 @@ def entrances(kube: Kube, door: Door, watched: bool) -> dict[str, Endpoint]:
         "management": ("http", "", 80, f"{SERVICE}default/management-service"),
         "istiod": ("http", "", 15014, f"{SERVICE}istio-system/istiod"),
     }
-    if watched:
-        ways |= {name: ("http", "", port, f"{SERVICE}{MONITORING}/{name}") for name, port in TELEMETRY_PORTS.items()}
+    for capability, ports in MONITORING_PORTS.items():
+        if capabilities.get(capability, "no") is None:
+            ways |= {name: ("http", "", port, f"{SERVICE}{MONITORING}/{name}") for name, port in ports.items()}
     found = {
         name: Endpoint(scheme, "localhost", door.forward(address, port, pod, WISHED_PORTS.get(name, 0)))
         for name, (scheme, address, port, pod) in ways.items()
@@ -231,7 +242,9 @@ def _kitchen(
         "mesh_access_log": policies.mesh_access_log(),
         "registries": ",".join(sorted(hosts)),
         "edge_names": json.dumps(policies.edge_names()),
-        "telemetry_configuration": fingerprint([], json.dumps(makers.telemetry(), sort_keys=True)),
+        "telemetry_configuration": _digest(makers.telemetry()),
+        "loki_configuration": _digest(makers.loki()),
+        "log_collector_configuration": _digest(makers.log_collector()),
         "instance": instance,
     }
     return Kitchen(
@@ -245,6 +258,11 @@ def _kitchen(
         instance=instance,
         kubeconfig=state_dir(instance) / "kubeconfig",
     )
+
+
+def _digest(documents: list[Document]) -> str:
+    """Of configuration that pods read when they start: another one, other pods."""
+    return fingerprint([], json.dumps(documents, sort_keys=True))
 
 
 def _told(failed: dag.StepsFailed) -> SetupProblem:

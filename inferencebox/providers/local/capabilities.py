@@ -24,4 +24,5 @@ CAPABILITIES: dict[str, str | None] = {
     "grafana": f"Grafana {NOT_ON_MIRRORS}",
     "kiali": f"Kiali {NOT_ON_MIRRORS}",
     "management": None,
+    "kubernetes.audit": None,
 }

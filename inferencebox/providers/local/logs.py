@@ -4,11 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
-import yaml
-
-from inferencebox.paths import manifests_dir
+from inferencebox import policies
 
 from .mesh import pod_name
 from .supervisor import Program
@@ -41,9 +38,10 @@ class Logs:
     def prepare(self) -> None:
         """Configuration of both."""
         self.home.mkdir(parents=True, exist_ok=True)
-        self._render("loki.yaml", {"home": str(self.home / "loki")})
-        places = {"home": str(self.home / "collector"), "loki": f"http://127.0.0.1:{PORT}", **self._places()}
-        self._render("log-collector.yaml", places)
+        (self.home / "loki.yaml").write_text(policies.loki(str(self.home / "loki")))
+        store, places = f"http://127.0.0.1:{PORT}", {"logs": str(self.sources)}
+        told = policies.log_collector("local", str(self.home / "collector"), store, places)
+        (self.home / "log-collector.yaml").write_text(told)
         self.targets.mkdir(parents=True, exist_ok=True)
         scraped = [{"targets": [f"127.0.0.1:{port}"], "labels": {"app": name}} for name, port in METRICS.items()]
         (self.targets / "logs.json").write_text(json.dumps(scraped))
@@ -56,13 +54,3 @@ class Logs:
 
     def _program(self, name: str, *flags: str) -> Program:
         return Program(name, [*NICE, str(self.binaries[name]), *flags], pod=pod_name(workload()), cwd=self.home)
-
-    def _places(self) -> dict[str, str]:
-        """Where which log is: lists of patterns, and an expression that says whose a file is."""
-        text = (manifests_dir() / "providers" / "local" / "logs.yaml").read_text()
-        places = yaml.safe_load(Template(text).substitute(logs=self.sources))
-        return {name: place if isinstance(place, str) else json.dumps(place) for name, place in places.items()}
-
-    def _render(self, name: str, values: Mapping[str, str]) -> None:
-        text = (manifests_dir() / "observability" / name).read_text()
-        (self.home / name).write_text(Template(text).substitute(values))
