@@ -17,6 +17,9 @@ from inferencebox.layers.install import NAMESPACE, Installer
 from inferencebox.layers.labels import INSTANCE, LAYER
 from inferencebox.layers.readiness import why_not_ready
 from inferencebox.probes.kubernetes import KubeReply
+from inferencebox.providers.kubernetes.images import needed, references
+from inferencebox.providers.kubernetes.up import chosen_layers
+from inferencebox.providers.options import PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 Document = dict[str, Any]
@@ -193,6 +196,31 @@ def ready(document: Document) -> None:
     document["status"] = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
 
 
+class TestChoosing:
+    def chosen(self, telemetry: bool, logs: bool, there: Sequence[str] = ()) -> dict[str, Layer]:
+        kube = PlayedCluster(ready)
+        kube.objects["configmap", "layers"] = {"data": dict.fromkeys(there, "f1")}
+        return chosen_layers(kube, PlatformOptions(telemetry=telemetry, logs=logs))  # type: ignore[arg-type]
+
+    def test_what_nobody_asked_for_is_left_out(self) -> None:
+        plain = self.chosen(telemetry=False, logs=False)
+        assert {"istiod", "policies"} <= plain.keys()
+        assert not {"telemetry", "loki", "log-collector"} & plain.keys()
+        assert not {"loki", "log-collector"} & self.chosen(telemetry=True, logs=False).keys()
+
+    def test_what_it_comes_after_is_chosen_too(self) -> None:
+        assert {"telemetry", "loki", "log-collector"} <= self.chosen(telemetry=False, logs=True).keys()
+
+    def test_what_is_there_stays(self) -> None:
+        assert {"telemetry", "loki"} <= self.chosen(telemetry=False, logs=False, there=["loki"]).keys()
+
+    def test_images_that_take_minutes_are_made_only_where_they_are_run(self) -> None:
+        release = Release.load(DEFAULT_RELEASE)
+        without = needed(release, self.chosen(telemetry=True, logs=False))
+        assert needed(release, self.chosen(telemetry=True, logs=True)) == references(release)
+        assert references(release).keys() - without.keys() == {"loki", "log-collector"}
+
+
 class TestInstalling:
     def installer(self, kube: PlayedCluster, kitchen: Kitchen, seconds: float = 5) -> Installer:
         return Installer(kube, kitchen, lambda *_: None, seconds)  # type: ignore[arg-type]
@@ -298,6 +326,10 @@ class TestInstalling:
             r"Ready is False \(no CA\)",
         ),
         ({"kind": "DaemonSet", "spec": {}, "status": {"desiredNumberScheduled": 3}}, "0 of 3 pods"),
+        (
+            {"kind": "DaemonSet", "spec": {}, "metadata": {"generation": 2}, "status": {"observedGeneration": 1}},
+            "has not seen it",
+        ),
     ],
 )
 def test_what_is_missing_is_said(found: Document, why: str) -> None:

@@ -207,6 +207,12 @@ def test_a_part_of_the_platform_is_no_tenants() -> None:
     assert found["knative"] == [{"targets": ["10.244.0.9:9090"], "labels": labels}]
 
 
+def test_what_keeps_logs_is_scraped_on_every_node() -> None:
+    parts = [pod("monitoring", name, port, app=name) for name, port in (("loki", 3100), ("log-collector", 8889))]
+    found = targets.targets([*parts, pod("monitoring", "prometheus", 9090, app="prometheus")])
+    assert [each["targets"] for each in found["logs"]] == [["10.244.0.9:3100"], ["10.244.0.9:8889"]]
+
+
 def test_targets_come_and_go_with_their_pods(tmp_path: Path) -> None:
     made = [pod("tenant-a", f"iris-{number}", 15090, app="iris") for number in (1, 2)]
     for number, each in enumerate(made):

@@ -9,7 +9,7 @@ from fixtures.gateway import Gateway
 from fixtures.models import OwnModelFactory
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import OwnIris, some, total
+from fixtures.telemetry import OwnIris, own_prediction, some, total
 from fixtures.tenants import Tenant
 from inferencebox.checks import answered, between, equals, refused, that
 from inferencebox.platform import Platform
@@ -108,11 +108,9 @@ def test_latency_throughput_accuracy_and_tokens_are_told_by_tenant_and_model(
     gateway: Gateway, tenants: tuple[Tenant, ...], tenant_b: Tenant, metrics: Prometheus, story: Story
 ) -> None:
     """Latency, throughput, accuracy and tokens are there for each tenant's model."""
-    pixels = [[0.0] * 64]
     with story.given("each tenant's model is asked"):
         for tenant in tenants:
-            body = {} if tenant.name == "tenant-a" else {"json": {"instances": pixels}}
-            eventually(gateway.predict(tenant.model, tenant.token, **body), answered(200))
+            eventually(own_prediction(gateway, tenant), answered(200))
         eventually(gateway.chat("tiny-llm", tenant_b.token), answered(200))
     for about, query in {
         "throughput": "ai_model_requests_total",
@@ -274,8 +272,7 @@ def test_the_chargeback_report_sums_to_what_the_platform_counted(
     asked = metrics.growth('ai_model_requests_total{tenant!="", model!="", response_code="200"}')
     with story.given("requests of every tenant, all of them counted"):
         for tenant in tenants:
-            body = {} if tenant.name == "tenant-a" else {"json": {"instances": [[0.0] * 64]}}
-            burst(gateway.predict(tenant.model, tenant.token, **body), 20, parallel=4)
+            burst(own_prediction(gateway, tenant), 20, parallel=4)
         burst(gateway.predict(billed, tenant_a.token), 100, parallel=4)
         eventually(asked, that("60 or more", lambda seen: seen.total >= 60), **SETTLED)
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fixtures.gateway import Gateway
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import VIEWERS, unreachable_from
+from fixtures.telemetry import VIEWERS, own_prediction, unreachable_from
 from fixtures.tenants import Tenant
 from inferencebox.checks import Check, answered, refused, that
 from inferencebox.platform import Platform
@@ -34,8 +34,7 @@ def test_a_viewer_sees_its_own_tenants_telemetry_only(
     began = time.time()
     with story.given("requests of both tenants, tenant A's in a trace that is known"):
         eventually(gateway.predict(tenant_a.model, tenant_a.token, headers=parent), answered(200))
-        body = {"instances": [[0.0] * 64]}
-        eventually(gateway.predict(tenant_b.model, tenant_b.token, json=body), answered(200))
+        eventually(own_prediction(gateway, tenant_b), answered(200))
 
     everything = "/metrics/api/v1/query?query=ai_model_requests_total"
     with story.then("B's viewer sees B's series, all of B's models"):
