@@ -12,7 +12,7 @@ import yaml
 from fixtures.gateway import Gateway
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import grafana_of, some
+from fixtures.telemetry import grafana_of, grown, some
 from fixtures.tenants import Tenant
 from inferencebox.checks import Check, answered, body_json, equals, refused, that
 from inferencebox.paths import manifests_dir
@@ -28,15 +28,18 @@ TITLES = ["Business KPIs", "Model Performance", "Platform Overview", "Security M
 def test_every_panel_of_the_four_dashboards_has_data(
     gateway: Gateway, tenant_a: Tenant, tenant_b: Tenant, metrics: Prometheus, platform: Platform, story: Story
 ) -> None:
-    """Every query of every panel of the four dashboards returns data."""
+    """Every query of every panel of the four dashboards returns data, of what happens now."""
     files = sorted((manifests_dir() / "observability" / "dashboards").glob("*.json"))
     boards = [json.loads(file.read_text()) for file in files]
     assert sorted(board["title"] for board in boards) == TITLES
+    counted = metrics.growth(f'ai_model_requests_total{{model="{tenant_a.model.name}"}}')
     with story.given("some traffic of every kind: answered, refused, tokens"):
         for _ in range(3):
             eventually(gateway.predict(tenant_a.model, tenant_a.token), answered(200))
             eventually(gateway.predict(tenant_a.model, tenant_b.token), refused(403, by="rbac"))
             eventually(gateway.chat("tiny-llm", tenant_b.token), answered(200))
+    with story.then("it is counted: what panels show is not from before"):
+        eventually(counted, grown(6), within=Timeouts.current().metric, every=2)
     for board in boards:
         with story.then(f"{board['title']} has data in every panel"):
             for query in queries(board):

@@ -9,7 +9,7 @@ from fixtures.gateway import Gateway
 from fixtures.models import OwnModelFactory
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import OwnIris, own_prediction, some, total
+from fixtures.telemetry import OwnIris, grown, own_prediction, some, total
 from fixtures.tenants import Tenant
 from inferencebox.checks import answered, between, equals, refused, that
 from inferencebox.platform import Platform
@@ -107,23 +107,31 @@ def settled(metrics: Prometheus, query: str) -> None:
 def test_latency_throughput_accuracy_and_tokens_are_told_by_tenant_and_model(
     gateway: Gateway, tenants: tuple[Tenant, ...], tenant_b: Tenant, metrics: Prometheus, story: Story
 ) -> None:
-    """Latency, throughput, accuracy and tokens are there for each tenant's model."""
+    """Latency, throughput, accuracy and tokens are there for each tenant's model, and count what is asked now."""
+    series = {
+        f"{tenant}'s {tenant.model.name}": f'{{tenant="{tenant}", model="{tenant.model.name}"}}' for tenant in tenants
+    }
+    growing = {
+        f"{about} of {whose}": metrics.growth(f"{name}{labels}")
+        for about, name in {
+            "throughput": "ai_model_requests_total",
+            "latency": "ai_model_request_duration_milliseconds_count",
+            "KServe's own timing": "kserve_request_duration_seconds_bucket",
+        }.items()
+        for whose, labels in series.items()
+    }
+    tokens = 'ai_model_tokens_total{tenant="tenant-b", model="tiny-llm"}'
+    growing["tokens of tenant-b's language model"] = metrics.growth(tokens)
     with story.given("each tenant's model is asked"):
         for tenant in tenants:
             eventually(own_prediction(gateway, tenant), answered(200))
         eventually(gateway.chat("tiny-llm", tenant_b.token), answered(200))
-    for about, query in {
-        "throughput": "ai_model_requests_total",
-        "latency": "ai_model_request_duration_milliseconds_count",
-        "KServe's own timing": "kserve_request_duration_seconds_bucket",
-        "accuracy": "ai_model_accuracy",
-    }.items():
-        for tenant in tenants:
-            with story.then(f"{about} of {tenant}'s {tenant.model.name}"):
-                labels = f'tenant="{tenant}", model="{tenant.model.name}"'
-                eventually(metrics.ask(f"{query}{{{labels}}}"), some(), **SETTLED)
-    with story.then("tokens of tenant-b's language model"):
-        eventually(metrics.ask('ai_model_tokens_total{tenant="tenant-b", model="tiny-llm"}'), some(), **SETTLED)
+    for about, growth in growing.items():
+        with story.then(f"{about} has grown"):
+            eventually(growth, grown(1), **SETTLED)
+    for whose, labels in series.items():
+        with story.then(f"accuracy of {whose}"):
+            eventually(metrics.ask(f"ai_model_accuracy{labels}"), some(), **SETTLED)
     with story("and accuracy is a share that a trained model can have"):
         for labels, value in metrics.query("ai_model_accuracy").series.items():
             assert 0.5 < value <= 1, f"{dict(labels)}: {value}"
@@ -274,7 +282,7 @@ def test_the_chargeback_report_sums_to_what_the_platform_counted(
         for tenant in tenants:
             burst(own_prediction(gateway, tenant), 20, parallel=4)
         burst(gateway.predict(billed, tenant_a.token), 100, parallel=4)
-        eventually(asked, that("60 or more", lambda seen: seen.total >= 60), **SETTLED)
+        eventually(asked, grown(60), **SETTLED)
 
     def report() -> dict[str, Any]:
         return dict(httpx.get(url, timeout=10, trust_env=False).raise_for_status().json())
