@@ -1,8 +1,9 @@
 """What runs is remembered by its pins, and another release is held against it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -12,6 +13,8 @@ from inferencebox.providers import pins
 from inferencebox.providers.kind.up import require_same_nodes
 from inferencebox.providers.kubernetes import state
 from inferencebox.providers.local import upgrade
+from inferencebox.providers.local.platform import LocalPlatform
+from inferencebox.providers.local.supervisor import Program
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 
@@ -68,6 +71,53 @@ class TestLocal:
         after = other(tmp_path, layers={"envoy": change, "ratelimit": {"version": "v9"}})
         with pytest.raises(SetupProblem, match="a local platform that is up keeps its envoy: the release other has"):
             upgrade.wanted(now, after)
+
+
+@dataclass
+class Box:
+    """A platform whose parts are noted, not run; programs of these versions never get ready."""
+
+    broken: str = ""
+    known: dict[str, str] = field(default_factory=dict)
+    did: list[str] = field(default_factory=list)
+
+    @property
+    def parts(self) -> "Box":
+        return self
+
+    @property
+    def supervisor(self) -> "Box":
+        return self
+
+    def add(self, programs: Sequence[Program]) -> None:
+        self.known |= {program.name: program.argv[0] for program in programs}
+
+    def stop(self, name: str) -> None:
+        self.did.append(f"stop {name}")
+
+    def start(self, name: str) -> None:
+        self.did.append(f"start {self.known[name]}")
+        if self.known[name] == self.broken:
+            raise SetupProblem(f"{name} does not stay up", "read its log")
+
+
+class TestReplacing:
+    BEFORE = (Program("redis", ["redis-7"]), Program("ratelimit", ["ratelimit-1"]), Program("envoy-gateway", ["eg-1"]))
+    AFTER = (Program("redis", ["redis-7"]), Program("ratelimit", ["ratelimit-2"]), Program("envoy-gateway", ["eg-1"]))
+
+    def replace(self, box: Box) -> None:
+        upgrade.replace(cast(LocalPlatform, box), ["ratelimit"], self.BEFORE, self.AFTER)
+
+    def test_the_other_program_runs_and_nothing_else_is_touched(self) -> None:
+        box = Box()
+        self.replace(box)
+        assert box.did == ["stop ratelimit", "start ratelimit-2"]
+
+    def test_one_that_does_not_get_ready_leaves_the_old_one_running(self) -> None:
+        box = Box(broken="ratelimit-2")
+        with pytest.raises(SetupProblem, match="ratelimit does not stay up"):
+            self.replace(box)
+        assert box.did == ["stop ratelimit", "start ratelimit-2", "stop ratelimit", "start ratelimit-1"]
 
 
 class TestKind:

@@ -341,14 +341,16 @@ class Ascent:
         """What the release pins otherwise than what runs now takes its place; nothing if nothing is.
 
         Raises:
-            SetupProblem: it can't be replaced as long as the platform is up: what.
+            SetupProblem: it can't be replaced as long as the platform is up: what; or it did not get ready.
         """
         platform = LocalPlatform(self.instance)
         changed = upgrade.wanted(pins.read(self.state, platform.release), self.release)
         if changed:
             found = provide(self.release, changed, self.progress)
-            self.binaries = {name: Path(path) for name, path in platform.record.binaries.items()} | dict(found)
-            upgrade.replace(platform, changed, self.gateways.programs())
+            self.binaries = {name: Path(path) for name, path in platform.record.binaries.items()}
+            before = self.gateways.programs()
+            self.binaries |= found
+            upgrade.replace(platform, changed, before, self.gateways.programs())
 
         def note(record: Record) -> None:
             record.release = self.release.name

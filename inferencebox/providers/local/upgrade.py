@@ -30,13 +30,24 @@ def wanted(before: Release, after: Release) -> list[str]:
     return sorted(name for layer in layers for name in _programs(layer, after))
 
 
-def replace(platform: LocalPlatform, names: Sequence[str], programs: Sequence[Program]) -> None:
-    """Run other programs in the place of those that run, one after the other.
+def replace(platform: LocalPlatform, names: Sequence[str], before: Sequence[Program], after: Sequence[Program]) -> None:
+    """Run other programs in the place of those that run, one after the other; if one does not get ready, the old ones.
 
     Args:
         names: as releases call them.
-        programs: how tier 1's processes are to run from now on.
+        before, after: how tier 1's processes run, and are to run from now on.
+
+    Raises:
+        SetupProblem: one did not get ready: which, and its last words.
     """
+    try:
+        _run(platform, names, after)
+    except SetupProblem:
+        _run(platform, names, before)
+        raise
+
+
+def _run(platform: LocalPlatform, names: Sequence[str], programs: Sequence[Program]) -> None:
     processes = [REPLACEABLE[name] for name in names]
     platform.parts.supervisor.add([program for program in programs if program.name in processes])
     for process in processes:
