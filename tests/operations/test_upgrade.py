@@ -6,10 +6,10 @@ from pathlib import Path
 import yaml
 
 from fixtures.limits import LimitedFactory
+from fixtures.releases import Releases
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
-from fixtures.upgrade import BringUp, ReleaseWith
 from inferencebox.checks import at_least, contains, equals, refused, that
 from inferencebox.platform import Platform
 from inferencebox.release import Release
@@ -32,13 +32,7 @@ PER_MINUTE = 3
     seconds=60,
 )
 def test_a_part_is_upgraded_by_its_pin_and_no_request_fails(
-    platform: Platform,
-    limited: LimitedFactory,
-    bring_up: BringUp,
-    release_as_it_is: Path,
-    release_with: ReleaseWith,
-    tenant_a: Tenant,
-    story: Story,
+    platform: Platform, limited: LimitedFactory, releases: Releases, tenant_a: Tenant, story: Story
 ) -> None:
     """The limiter, which tier 1 asks about every request, is upgraded by its pin under traffic: no request fails.
 
@@ -50,33 +44,35 @@ def test_a_part_is_upgraded_by_its_pin_and_no_request_fails(
     ask = wide.gateway.predict(tenant_a.model, tenant_a.token).called("a prediction during the upgrade")
     beyond = narrow.gateway.predict(tenant_a.model, tenant_a.token).called("more than a tenant may ask in a minute")
     limits = refused(429, by="ratelimit", at="tier-1")
-    earlier = release_with("earlier-limiter", EARLIER)
+    own, earlier = releases.as_it_is, releases.with_pins("earlier-limiter", EARLIER)
 
     def versions() -> set[str]:
         return {program.told for program in platform.running(LIMITER)}
 
     def runs(release: Path) -> None:
-        pinned = _pinned(Release.load(str(release)))
+        pinned = _pinned(Release.load(release))
         is_it = that(f"only {' or '.join(sorted(pinned))}", lambda told: bool(told) and told <= pinned)
         story.note("running", ", ".join(eventually(versions, is_it, within=Timeouts.current().upgraded)))
         eventually(beyond, limits, streak=2, within=Timeouts.current().limiter_return)
 
-    confirm(_pinned(Release.load(str(earlier))) & _pinned(Release.load(str(release_as_it_is))), equals(set()))
+    with story.given("an earlier version of the limiter, built"):
+        releases.build(earlier, LIMITER)
+        confirm(_pinned(Release.load(earlier)) & _pinned(Release.load(own)), equals(set()))
     with Stream(ask, rate=10, seconds=LONGEST) as traffic:
         traffic.collect(30)
         try:
             with story.given("the platform, brought up with an earlier version of its limiter, which limits"):
-                bring_up(earlier, replaces=REPLACED)
+                releases.bring_up(earlier, REPLACED)
                 runs(earlier)
         finally:
             with story.when("it is brought up with the pin of its own release"):
                 traffic.mark("upgrade")
-                said = bring_up(release_as_it_is, replaces=REPLACED)
+                said = releases.bring_up(own, REPLACED)
         with story.then("that version runs, and limits"):
             confirm(said, contains("changed now"))
-            runs(release_as_it_is)
+            runs(own)
         with story.then("the same command again changes nothing"):
-            confirm(bring_up(release_as_it_is, replaces=()), contains("nothing changed"))
+            confirm(releases.bring_up(own), contains("nothing changed"))
         traffic.collect(30)
     story.plot("requests during the upgrade", traffic.plot())
     with story.then("not one request failed, on the way there and back"):
