@@ -1,0 +1,85 @@
+"""Parts of a platform on a cluster: stopped, started and told apart, on a cluster that is played here."""
+
+import copy
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from inferencebox.probes.kubernetes import KubeReply
+from inferencebox.providers.kubernetes.platform import KubernetesPlatform
+from inferencebox.sabotage.effects import NoEffect
+from inferencebox.sabotage.kubernetes import KubernetesMeans
+
+
+class PlayedCluster:
+    """One DaemonSet for which there is one node, and a ConfigMap."""
+
+    def __init__(self) -> None:
+        self.daemon_set: dict[str, Any] = {
+            "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "log-collector", "namespace": "monitoring", "generation": 1, "labels": {}},
+            "spec": {"selector": {"matchLabels": {"app": "log-collector"}}, "template": {"spec": {}}},
+        }  # fmt: skip
+        self.config_map = {"data": {"loki.yaml": "period: 8760h"}}
+
+    def list(self, kind: str, namespace: str | None = None, labels: str = "") -> KubeReply:
+        items = [self._with_status()] if kind == "DaemonSet" else []
+        return KubeReply(200, object={"items": items})
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
+        return KubeReply(200, object=self._with_status() if kind == "daemonset" else copy.deepcopy(self.config_map))
+
+    def patch(self, kind: str, name: str, namespace: str, change: dict[str, Any]) -> KubeReply:
+        if kind == "configmap":
+            self.config_map["data"] |= change["data"]
+        else:
+            wanted = self.daemon_set["spec"]["template"]["spec"]
+            more = change["spec"]["template"]["spec"]["nodeSelector"]
+            selector = {**wanted.get("nodeSelector", {}), **more}
+            wanted["nodeSelector"] = {name: value for name, value in selector.items() if value is not None}
+        return KubeReply(200, object={})
+
+    def watch(self, kind: str, namespace: str | None = None, seconds: int = 0) -> Any:
+        yield "ADDED", self._with_status()
+
+    def _with_status(self) -> dict[str, Any]:
+        count = 0 if self.daemon_set["spec"]["template"]["spec"].get("nodeSelector") else 1
+        names = ("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable")
+        return copy.deepcopy({**self.daemon_set, "status": {"observedGeneration": 1, **dict.fromkeys(names, count)}})
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> KubernetesPlatform:
+    monkeypatch.setattr(KubernetesPlatform, "_kubectl", lambda *_: None)
+    made = object.__new__(KubernetesPlatform)
+    made.kube = PlayedCluster()  # type: ignore[assignment]
+    return made
+
+
+def state_of(platform: KubernetesPlatform) -> str:
+    (part,) = platform.components()
+    assert part.name == "log-collector"
+    return part.state
+
+
+def test_what_runs_on_every_node_is_stopped_and_started_like_other_parts(platform: KubernetesPlatform) -> None:
+    assert state_of(platform) == "running"
+    platform.stop("log-collector")
+    assert state_of(platform) == "stopped"
+    platform.start("log-collector")
+    assert state_of(platform) == "running"
+
+
+def test_a_part_that_reads_its_file_only_when_it_starts_is_started_anew_with_another() -> None:
+    platform = Mock(kube=PlayedCluster())
+    undo = KubernetesMeans(platform).rewritten("collected-logs/loki.yaml", {"8760h": "24h"}, "loki", anew=True)
+    assert platform.kube.config_map["data"] == {"loki.yaml": "period: 24h"}
+    undo()
+    assert platform.kube.config_map["data"] == {"loki.yaml": "period: 8760h"}
+    assert [call[0] for call in platform.method_calls] == ["stop", "start", "stop", "start"]
+
+
+def test_a_file_that_clusters_do_not_have_cannot_be_rewritten_there() -> None:
+    with pytest.raises(NoEffect, match="a file of the local platform"):
+        KubernetesMeans(Mock()).rewritten("telemetry/prometheus.yaml", {}, "prometheus")
