@@ -75,8 +75,9 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     made = Machine()
+    monkeypatch.setenv("IBOX_STATE", str(tmp_path))
     for name in ("attach", "open_platform", "close_platform", "instances"):
         monkeypatch.setattr(providers, name, getattr(made, name))
     monkeypatch.setattr(commands, "examine", list)
