@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from inferencebox.probes.kubernetes import KubeReply
+from inferencebox.providers.kubernetes.objects import INFERENCE_SERVICE, KIND_LABEL
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.sabotage.effects import NoEffect
 from inferencebox.sabotage.kubernetes import KubernetesMeans
@@ -21,10 +22,11 @@ class PlayedCluster:
             "metadata": {"name": "log-collector", "namespace": "monitoring", "generation": 1, "labels": {}},
             "spec": {"selector": {"matchLabels": {"app": "log-collector"}}, "template": {"spec": {}}},
         }  # fmt: skip
+        self.pods: list[dict[str, Any]] = []
         self.config_map = {"data": {"loki.yaml": "period: 8760h"}}
 
     def list(self, kind: str, namespace: str | None = None, labels: str = "") -> KubeReply:
-        items = [self._with_status()] if kind == "DaemonSet" else []
+        items = {"DaemonSet": [self._with_status()], "Pod": self.pods}.get(kind, [])
         return KubeReply(200, object={"items": items})
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
@@ -69,6 +71,24 @@ def test_what_runs_on_every_node_is_stopped_and_started_like_other_parts(platfor
     assert state_of(platform) == "stopped"
     platform.start("log-collector")
     assert state_of(platform) == "running"
+
+
+def pod(name: str, owner: str = "", **labels: str) -> dict[str, Any]:
+    owners = [{"kind": owner, "name": name.rpartition("-")[0]}] if owner else []
+    metadata = {"namespace": "monitoring", "name": name, "labels": labels, "ownerReferences": owners}
+    return {"metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
+
+
+def test_another_pod_of_a_part_is_the_same_part_and_other_replicas_count_by_themselves(
+    platform: KubernetesPlatform,
+) -> None:
+    platform.kube.pods += [  # type: ignore[attr-defined]
+        pod("log-collector-slxmf", "DaemonSet", **{KIND_LABEL: "telemetry"}),
+        pod("client", **{KIND_LABEL: "client"}),
+        pod("iris-predictor-1", "ReplicaSet", **{INFERENCE_SERVICE: "iris"}),
+    ]
+    names = [part.name for part in platform.components()]
+    assert names == ["log-collector", "monitoring.client", "monitoring.iris-predictor-1"]
 
 
 def test_a_part_that_reads_its_file_only_when_it_starts_is_started_anew_with_another() -> None:

@@ -163,7 +163,12 @@ def workload(found: Mapping[str, Any]) -> Workload:
 def is_ours(found: Mapping[str, Any]) -> bool:
     """Whether a pod is a replica that scenarios may know."""
     labels = found["metadata"].get("labels") or {}
-    return _is_running(found) and (KIND_LABEL in labels or INFERENCE_SERVICE in labels)
+    return _is_running(found) and (KIND_LABEL in labels or is_served(found))
+
+
+def is_served(found: Mapping[str, Any]) -> bool:
+    """Whether a pod is a replica of an InferenceService."""
+    return INFERENCE_SERVICE in (found["metadata"].get("labels") or {})
 
 
 def selector_of(labels: Mapping[str, str]) -> str:

@@ -218,7 +218,7 @@ class KubernetesPlatform(Platform):
     def components(self) -> list[ComponentStatus]:
         parts = [each for each in self._parts() if REVISION not in each["metadata"].get("labels", {})]
         pods = self._ours("Pod")
-        return [*(_part(each, pods) for each in parts), *(_replica(pod) for pod in pods if objects.is_ours(pod))]
+        return [*(_part(each, pods) for each in parts), *(_replica(pod) for pod in pods if _is_replica(pod))]
 
     def stop(self, component: str) -> None:
         if pod := self._replica_named(component):
@@ -419,6 +419,12 @@ def _is_stopped(found: Object) -> bool:
     return bool(found["spec"].get("replicas", 1) == 0)
 
 
+def _is_replica(pod: Object) -> bool:
+    """A pod that counts by itself: another pod of a part is the same part."""
+    is_of_a_part = pod["metadata"].get("ownerReferences") and not objects.is_served(pod)
+    return objects.is_ours(pod) and not is_of_a_part
+
+
 def _replica(pod: dict[str, Any]) -> ComponentStatus:
     metadata = pod["metadata"]
     runs = [each["containerID"] for each in _statuses(pod) if "containerID" in each]
@@ -428,7 +434,7 @@ def _replica(pod: dict[str, Any]) -> ComponentStatus:
         "running" if ready else "failed",
         _identity(runs) if runs else None,
         detail="" if ready else str(why_not_ready(pod)),
-        added=objects.ADDED_LABEL in metadata["labels"] or objects.INFERENCE_SERVICE in metadata["labels"],
+        added=objects.ADDED_LABEL in metadata["labels"] or objects.is_served(pod),
     )
 
 
