@@ -29,7 +29,7 @@ FAILED = {
 GAPS = {
     "SEC-07": "GET /v1/models: wanted 403, got 200. Known: ai-gateway v1.0.0: it is answered early (https://example.org/1)"
 }
-ERRORS = {"OBS-10": "Part of the platform died during the test: jaeger; then: no trace within 30 s"}
+ERRORS = {"OBS-10": "Part of the platform did not stay ready: jaeger; then: no trace within 30 s"}
 
 
 def write_run(folder: Path, promises: int = 90, seed: int = 7) -> Path:

@@ -276,7 +276,7 @@ def test_dies(platform):
     )
     assert verdicts(pytester) == {"SEC-01": "error"}
     assert result.ret == 2
-    result.stdout.fnmatch_lines(["*Part of the platform died during the test: gateway; then: no reply*"])
+    result.stdout.fnmatch_lines(["*Part of the platform did not stay ready: gateway; then: no reply*"])
 
 
 def test_what_the_test_stopped_itself_did_not_die(run: Run, pytester: pytest.Pytester) -> None:
