@@ -103,3 +103,11 @@ def test_a_part_that_reads_its_file_only_when_it_starts_is_started_anew_with_ano
 def test_a_file_that_clusters_do_not_have_cannot_be_rewritten_there() -> None:
     with pytest.raises(NoEffect, match="a file of the local platform"):
         KubernetesMeans(Mock()).rewritten("telemetry/prometheus.yaml", {}, "prometheus")
+
+
+def test_a_replica_waits_for_room_in_its_tenants_quota(platform: KubernetesPlatform) -> None:
+    used_up = KubeReply(403, "Forbidden", 'pods "own" is forbidden: exceeded quota: tenant, requested: limits.cpu=700m')
+    made = KubeReply(201, object={})
+    platform.kube = Mock(apply=Mock(side_effect=[[used_up], [made]]))
+    platform._apply_within_quota({"kind": "Pod"})
+    assert platform.kube.apply.call_count == 2

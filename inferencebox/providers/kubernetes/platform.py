@@ -18,7 +18,7 @@ from inferencebox.layers.readiness import Target, wait_until_ready, why_not_read
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
 from inferencebox.polling import poll
-from inferencebox.probes.kubernetes import Kube
+from inferencebox.probes.kubernetes import Kube, KubeReply
 from inferencebox.probes.prometheus import Prometheus
 from inferencebox.providers import pins, replicas
 from inferencebox.release import Release
@@ -28,6 +28,7 @@ from .door import Door
 from .logs import OTHERS
 
 READY_SECONDS = 180.0
+ROOM_SECONDS = 120.0
 KEYS = "/var/lib/jwt-server/keys"
 READ_KEYS = (
     "import json, pathlib, sys; "
@@ -157,12 +158,23 @@ class KubernetesPlatform(Platform):
         for document in documents(specs, self._record.images, added, self._is_watched):
             metadata = document["metadata"]
             metadata["labels"] = {**metadata.get("labels", {}), INSTANCE: self.instance}
-            self.kube.apply([document])[0].require()
+            self._apply_within_quota(document)
         deadline = time.monotonic() + READY_SECONDS
         for namespace in {spec.namespace for spec in specs}:
             names = frozenset(spec.name for spec in specs if spec.namespace == namespace)
             wait_until_ready(self.kube, Target("Pod", namespace, names), deadline, lambda _: None)
         return [self._await_program(spec) for spec in specs]
+
+    def _apply_within_quota(self, document: Object) -> None:
+        """Scenarios at the same time share a tenant's quota: who finds it used up waits until another has gone."""
+        replies: list[KubeReply] = []
+
+        def is_decided() -> bool:
+            replies[:] = self.kube.apply([document])
+            return replies[0].cause != "quota"
+
+        poll(is_decided, ROOM_SECONDS, every=2.0)
+        replies[0].require()
 
     def _await_program(self, spec: WorkloadSpec) -> Workload:
         """A pod without a probe of its own is ready before its program answers."""
