@@ -10,10 +10,10 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import yaml
 from inferencebox import policies, programs
 from inferencebox.errors import SetupProblem
 from inferencebox.paths import manifests_dir, state_dir
+from inferencebox.polling import poll
 from inferencebox.programs import Progress
 from inferencebox.programs.store import digest_of
 from inferencebox.providers.kind import node
@@ -230,16 +231,20 @@ class Cluster:
             item["metadata"]["name"]: item["spec"]["podCIDR"]
             for item in json.loads(self.kubectl("get", "nodes", "--output=json"))["items"]
         }
-        deadline = time.monotonic() + ROUTE_SECONDS
         for name in subnets:
             others = {subnet for other, subnet in subnets.items() if other != name}
-            while missing := others - set(self.engine.run("exec", name, "ip", "route", "show").split()):
-                if time.monotonic() > deadline:
-                    raise SetupProblem(
-                        f"{name} has no route to {', '.join(sorted(missing))}",
-                        f"see the logs of the network's pods in kube-system (KUBECONFIG={self.kubeconfig})",
-                    )
-                time.sleep(POLL_SECONDS)
+            poll(partial(self._knows, name, others), ROUTE_SECONDS, POLL_SECONDS)
+            if missing := others - self._routes(name):
+                raise SetupProblem(
+                    f"{name} has no route to {', '.join(sorted(missing))}",
+                    f"see the logs of the network's pods in kube-system (KUBECONFIG={self.kubeconfig})",
+                )
+
+    def _knows(self, node: str, subnets: set[str]) -> bool:
+        return subnets <= self._routes(node)
+
+    def _routes(self, node: str) -> set[str]:
+        return set(self.engine.run("exec", node, "ip", "route", "show").split())
 
     def _loaded(self, where: str) -> set[str]:
         listed = ["exec", where, "sh", "-c", f"mkdir -p {LOADED}; ls {LOADED}"]
