@@ -2,7 +2,7 @@
 
 import copy
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,15 @@ def test_models_of_each_framework_are_served(framework, own_service, registry, g
             confirm(digit(), answered(200) & body_json("predictions[0]", present()))
 
 
+def _says_why(status: Mapping[str, Any]) -> bool:
+    failure = status.get("lastFailureInfo", {})
+    blocked = status.get("transitionStatus") == "BlockedByFailedLoad"
+    return blocked and failure.get("reason") == "ModelLoadFailed" and bool(failure.get("message", "").strip())
+
+
+BLOCKED = that("BlockedByFailedLoad, by a ModelLoadFailed with a message", _says_why)
+
+
 @scenario("SCL-14", needs=NEEDS, sabotage="networkpolicy.registry-shut-out", seconds=120)
 def test_a_model_that_cannot_be_fetched_leaves_the_old_one_serving(own_service, registry, gateway, tenant_a, story):
     """A model is loaded from where it says; told to load one that is not there it says why, and the old one serves."""
@@ -123,11 +132,8 @@ def test_a_model_that_cannot_be_fetched_leaves_the_old_one_serving(own_service, 
             service.change(model={"storageUri": registry.uri("nothing.joblib")})
         with story.then("it says that it could not be loaded, and why"):
             within = Timeouts.current().first_ready
-            eventually(service.transition, equals("BlockedByFailedLoad"), within=within, every=0.5)
-            failure = service.document["status"]["modelStatus"]["lastFailureInfo"]
-            story.note("what it says", str(failure))
-            confirm(failure["reason"], equals("ModelLoadFailed"))
-            confirm(failure["message"], that("a reason", lambda text: bool(text.strip())))
+            status = eventually(service.model_status, BLOCKED, within=within, every=0.5)
+            story.note("what it says", str(status["lastFailureInfo"]))
         with story.then("and it does not count as ready"):
             eventually(service.ready, equals("False"), within=within, every=0.5)
         stream.collect(6)
