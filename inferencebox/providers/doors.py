@@ -8,12 +8,14 @@ How a connection is made is each provider's (`Doorkeeper.connect`).
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import struct
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from inferencebox.errors import SetupProblem
 from inferencebox.polling import poll
@@ -130,6 +132,38 @@ class Doorkeeper(ABC):
         finally:
             inner_writer.close()
             writer.close()
+
+
+class _LastWords(asyncio.StreamReaderProtocol):
+    """A connection of which what was said before it was reset is heard.
+
+    Who refuses a request early (a gateway: 401, 429, 503) replies, closes, and resets what still comes of the request.
+    A transport that fails to write forgets what there is to read.
+    """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = transport.get_extra_info("socket")
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ConnectionError):
+            with contextlib.suppress(OSError):
+                while data := os.read(self._socket.fileno(), CHUNK):
+                    self.data_received(data)
+                    exc = None
+        super().connection_lost(exc)
+
+
+async def open_connection(**where: Any) -> Streams:
+    """A connection over which a reply is read also where the rest of the request could not be written.
+
+    Args:
+        where: `host` and `port`, or `sock`, as asyncio's `create_connection` takes them.
+    """
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=CHUNK, loop=loop)
+    transport, protocol = await loop.create_connection(lambda: _LastWords(reader, loop=loop), **where)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def _listener(wish: int) -> socket.socket:

@@ -56,7 +56,7 @@ class Doorkeeper(doors.Doorkeeper):
 
     async def connect(self, address: str, port: int, pod: str) -> doors.Streams:
         if pod == DIRECT:
-            return await asyncio.open_connection(address, port, limit=doors.CHUNK)
+            return await doors.open_connection(host=address, port=port)
         if pod.startswith(SERVICE):
             namespace, name = pod.removeprefix(SERVICE).split("/")
             found = await asyncio.to_thread(pod_behind, self._kube, namespace, name, port)

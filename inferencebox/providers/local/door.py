@@ -42,7 +42,7 @@ class Doorkeeper(doors.Doorkeeper):
             raise OSError(answer.decode())
         connection = socket.socket(fileno=handles[0])
         await _connected(connection)
-        return await asyncio.open_connection(sock=connection, limit=doors.CHUNK)
+        return await doors.open_connection(sock=connection)
 
 
 async def _connected(connection: socket.socket) -> None:
