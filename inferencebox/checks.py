@@ -7,7 +7,7 @@ A check works on any value; those about replies ask for the attributes of `probe
 import json
 import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 SHOWN = 200
@@ -43,8 +43,8 @@ class Check:
 
 
 def shown(value: object) -> str:
-    """A value in one line: a reply as it describes itself, anything else as its representation, cut."""
-    text = str(value) if hasattr(value, "status") else repr(value)
+    """A value in one line, cut: what is of ours as it describes itself, anything else as its representation."""
+    text = str(value) if is_dataclass(value) else repr(value)
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
 
