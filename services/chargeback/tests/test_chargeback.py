@@ -20,8 +20,8 @@ from chargeback.web import create_app
 PRICES = Prices("USD", Price(0.01, 2, 0.1), {"tenant-b/llm": Price(0.01, 4, 0.1)})
 
 
-def requests(value, tenant="tenant-a", model="iris", series="one"):
-    return Reading("requests", tenant, model, series, value)
+def requests(value, tenant="tenant-a", model="iris", series="one", source="gateway"):
+    return Reading("requests", tenant, model, series, source, value)
 
 
 @pytest.fixture
@@ -46,8 +46,22 @@ def test_a_counter_that_started_anew_loses_nothing(ledger):
     assert ledger.used["tenant-a", "iris"].requests == 16
 
 
+def test_a_counter_that_was_dropped_and_begun_anew_loses_nothing(ledger):
+    other = requests(1, series="two")
+    for readings in ([requests(54), other], [other], [requests(750), other]):
+        ledger.enter(readings)
+    assert ledger.used["tenant-a", "iris"].requests == 54 + 750 + 1
+
+
+def test_counters_of_a_gateway_that_was_out_of_reach_are_not_counted_twice(ledger):
+    elsewhere = requests(1, series="two", source="another gateway")
+    for readings in ([requests(54), elsewhere], [elsewhere], [requests(60), elsewhere]):
+        ledger.enter(readings)
+    assert ledger.used["tenant-a", "iris"].requests == 60 + 1
+
+
 def test_replicas_and_quantities_are_counted_apart(ledger):
-    ledger.enter([requests(5), requests(6, series="two"), Reading("tokens", "tenant-a", "iris", "one", 5)])
+    ledger.enter([requests(5), requests(6, series="two"), Reading("tokens", "tenant-a", "iris", "one", "gateway", 5)])
     assert ledger.used["tenant-a", "iris"] == Usage(11, 5, 0)
 
 
@@ -67,7 +81,8 @@ def test_a_file_that_is_no_ledger_is_left_as_it_is(tmp_path):
 
 
 def test_the_rows_sum_to_the_total_and_each_model_has_its_price(ledger):
-    ledger.enter([requests(100), requests(10, "tenant-b", "llm"), Reading("tokens", "tenant-b", "llm", "t", 500)])
+    tokens = Reading("tokens", "tenant-b", "llm", "t", "gateway", 500)
+    ledger.enter([requests(100), requests(10, "tenant-b", "llm", series="two"), tokens])
     content = report(ledger, PRICES)
     by_tenant = {row["tenant"]: row for row in content["rows"]}
     assert by_tenant["tenant-a"]["cost"] == pytest.approx(1.0)

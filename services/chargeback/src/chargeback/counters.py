@@ -46,4 +46,5 @@ class Counters:
         for each in found:
             labels = each["metric"]
             series = json.dumps(labels, sort_keys=True)
-            yield Reading(quantity, labels["tenant"], labels["model"], series, float(each["value"][1]))
+            source = labels.get("instance", "")
+            yield Reading(quantity, labels["tenant"], labels["model"], series, source, float(each["value"][1]))
