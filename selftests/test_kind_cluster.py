@@ -136,6 +136,12 @@ def test_another_number_of_nodes_is_refused(box: Cluster) -> None:
         box.create("node:1", nodes=3)
 
 
+def test_without_a_number_a_cluster_keeps_its_nodes(box: Cluster) -> None:
+    box.create("node:1", nodes=1)
+    box.create("node:1")
+    assert len(box.nodes()) == 1
+
+
 def test_what_kind_says_about_its_failure_is_said(box: Cluster, home: Path) -> None:
     (home / "broken").touch()
     with pytest.raises(SetupProblem, match="kind cannot create box: ERROR: failed to create cluster: no room"):

@@ -107,7 +107,9 @@ def up(
     ] = "",
     models: Annotated[Models, typer.Option(help="What answers: stubs, or small real models.")] = USUAL_MODELS,
     limits: Annotated[Limits, typer.Option(help="Rate limits: as promised, or wide.")] = USUAL_LIMITS,
-    nodes: Annotated[int, typer.Option(min=1, max=9, help="Nodes of a cluster that is made (kind).")] = USUAL.nodes,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, max=9, help="Nodes of a cluster that is made (kind); default: 3, or as it is.")
+    ] = None,
     telemetry: Annotated[bool, typer.Option(help="With metrics, alerts, traces and cost, or without.")] = True,
     logs: Annotated[bool, typer.Option(help="With access, audit and model logs in Loki, or without.")] = True,
     kubeconfig: KubeconfigOption = None,

@@ -55,7 +55,7 @@ class PlatformOptions:
     Args:
         models: ``real`` small models, or ``stub`` servers in their place.
         limits: ``strict`` as promised (SPEC 1.5), or ``demo``, a hundred times that (SPEC D18).
-        nodes: how many nodes a provider with nodes makes.
+        nodes: how many nodes a provider with nodes makes; none said: as many as there are, else 3.
         telemetry: with metrics, alerts, traces and cost (some seconds of work, and some hundred megabytes).
         logs: with access, audit and model logs in one place (about the same).
         owner: process whose end is the platform's end too, however it ends; none for a platform that stays.
@@ -65,7 +65,7 @@ class PlatformOptions:
 
     models: str = "real"
     limits: str = "demo"
-    nodes: int = 3
+    nodes: int | None = None
     telemetry: bool = True
     logs: bool = True
     owner: int | None = None

@@ -39,6 +39,8 @@ REGION = "eu"
 """Of every node, and so of tier 2: where its requests come in (GEO-01)."""
 READY_SECONDS = 240
 ROUTE_SECONDS = 120
+USUAL_NODES = 3
+"""SPEC 1.1: a control plane and two workers."""
 POLL_SECONDS = 0.5
 NAMESPACES = ("kube-system", "local-path-storage")
 LOADED = "/var/lib/inferencebox/loaded"
@@ -98,19 +100,19 @@ class Cluster:
     def exists(self) -> bool:
         return bool(self.nodes())
 
-    def create(self, image: str, nodes: int, ports: Sequence[int] = ()) -> None:
+    def create(self, image: str, nodes: int | None = None, ports: Sequence[int] = ()) -> None:
         """Create the cluster, or find it as it is, and wait until it can be used.
 
         Args:
             image: the node image's name in the engine.
-            nodes: one control plane, and workers for the rest.
+            nodes: one control plane, and workers for the rest; none said: as many as there are, else three.
             ports: node ports that are reached from this machine; ``host_port`` says where.
 
         Raises:
             SetupProblem: it cannot be created, does not get ready, or is there with another number of nodes.
         """
         there = self.nodes()
-        if there and len(there) != nodes:
+        if there and nodes not in (None, len(there)):
             raise SetupProblem(
                 f"the cluster {self.name} is there with {len(there)} nodes, not {nodes}",
                 f"take it down first, or ask for --nodes {len(there)}",
@@ -123,7 +125,7 @@ class Cluster:
         config = self.home / "kind.yaml"
         policy = self.home / AUDIT_POLICY
         shutil.copyfile(manifests_dir() / "observability" / AUDIT_POLICY, policy)
-        config.write_text(yaml.safe_dump(configuration(nodes, ports, policy)))
+        config.write_text(yaml.safe_dump(configuration(nodes or len(there) or USUAL_NODES, ports, policy)))
         try:
             with self._kind_cluster(image) as kind_cluster:
                 kind_cluster.create(config)
