@@ -7,9 +7,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def poll(answer: Callable[[], T], seconds: float, every: float = 0.02) -> T:
-    """Ask until the answer is true, for so many seconds at most, with pauses of `every` seconds; the last answer."""
+def poll(answer: Callable[[], T], seconds: float, every: float = 0.02, until: Callable[[T], object] = bool) -> T:
+    """Ask until the answer is true, or as wanted, for so many seconds at most; gives the last answer.
+
+    Args:
+        every: seconds between two attempts.
+        until: what is true of an answer that is as wanted.
+    """
     deadline = time.monotonic() + seconds
-    while not (last := answer()) and time.monotonic() < deadline:
+    while not until(last := answer()) and time.monotonic() < deadline:
         time.sleep(every)
     return last

@@ -235,15 +235,12 @@ class Cluster:
         }
         for name in subnets:
             others = {subnet for other, subnet in subnets.items() if other != name}
-            poll(partial(self._knows, name, others), ROUTE_SECONDS, POLL_SECONDS)
-            if missing := others - self._routes(name):
+            routes = poll(partial(self._routes, name), ROUTE_SECONDS, POLL_SECONDS, until=others.issubset)
+            if missing := others - routes:
                 raise SetupProblem(
                     f"{name} has no route to {', '.join(sorted(missing))}",
                     f"see the logs of the network's pods in kube-system (KUBECONFIG={self.kubeconfig})",
                 )
-
-    def _knows(self, node: str, subnets: set[str]) -> bool:
-        return subnets <= self._routes(node)
 
     def _routes(self, node: str) -> set[str]:
         return set(self.engine.run("exec", node, "ip", "route", "show").split())

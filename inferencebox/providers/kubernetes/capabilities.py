@@ -55,15 +55,16 @@ class Part:
     def missing(self, kube: Kube, seconds: float) -> str | None:
         """Why it can't be counted on: it is not there, or not ready after so many seconds either."""
         called = f"{self.kind.partition('.')[0]} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
-        if not kube.get(self.kind, self.name, self.namespace).ok:
+        reply = poll(
+            lambda: kube.get(self.kind, self.name, self.namespace),
+            seconds,
+            every=1.0,
+            until=lambda found: not found.ok or why_not_ready(found.object) is None,
+        )
+        if not reply.ok:
             return f"the cluster has no {called}"
-        poll(lambda: self._unready(kube) is None, seconds, every=1.0)
-        why = self._unready(kube)
+        why = why_not_ready(reply.object)
         return f"{called} is not ready: {why}" if why else None
-
-    def _unready(self, kube: Kube) -> str | None:
-        reply = kube.get(self.kind, self.name, self.namespace)
-        return why_not_ready(reply.object) if reply.ok else str(reply)
 
 
 def _deployment(namespace: str, *names: str) -> tuple[Part, ...]:

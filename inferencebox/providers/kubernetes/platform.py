@@ -18,7 +18,7 @@ from inferencebox.layers.readiness import Target, wait_until_ready, why_not_read
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
 from inferencebox.polling import poll
-from inferencebox.probes.kubernetes import Kube, KubeReply
+from inferencebox.probes.kubernetes import Kube
 from inferencebox.probes.prometheus import Prometheus
 from inferencebox.providers import pins, replicas
 from inferencebox.release import Release
@@ -167,14 +167,13 @@ class KubernetesPlatform(Platform):
 
     def _apply_within_quota(self, document: Object) -> None:
         """Scenarios at the same time share a tenant's quota: who finds it used up waits until another has gone."""
-        replies: list[KubeReply] = []
-
-        def is_decided() -> bool:
-            replies[:] = self.kube.apply([document])
-            return replies[0].cause != "quota"
-
-        poll(is_decided, ROOM_SECONDS, every=2.0)
-        replies[0].require()
+        applied = poll(
+            lambda: self.kube.apply([document])[0],
+            ROOM_SECONDS,
+            every=2.0,
+            until=lambda reply: reply.cause != "quota",
+        )
+        applied.require()
 
     def _await_program(self, spec: WorkloadSpec) -> Workload:
         """A pod without a probe of its own is ready before its program answers."""
