@@ -62,7 +62,7 @@ class KubernetesMeans:
             container["env"] = [*kept, *({"name": key, "value": value} for key, value in settings.items())]
         change = [{"op": "replace", "path": "/spec/template/spec/containers", "value": containers}]
         self.platform.kube.patch("deployment", name, namespace, change).require()
-        self.platform.await_deployment(name, namespace, READY_SECONDS)
+        self.platform.await_part("Deployment", name, namespace, READY_SECONDS)
 
     def freeze(self, component: str) -> Undo:
         """Without its pod: what it steers are other pods."""

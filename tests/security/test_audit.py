@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fixtures.gateway import Gateway
-from fixtures.limits import LimitedFactory
+from fixtures.limits import LimitedFactory, await_room_in_minute
 from fixtures.network import enforces_network_policies
 from fixtures.scenario import scenario
 from fixtures.story import Story
@@ -85,7 +85,7 @@ def test_every_answer_leaves_one_audit_entry(
 
 def one_too_many(entrance: Any, tenant: Tenant) -> Observation:
     """The first request that the limiter refuses."""
-    entrance.await_room()
+    await_room_in_minute(10)
     ask = entrance.gateway.predict(tenant.model, tenant.token)
     return eventually(ask, refused(429, by="ratelimit"), every=0.1)
 

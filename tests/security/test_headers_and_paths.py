@@ -1,7 +1,7 @@
 """What a client writes into headers, methods and paths: none of it says who calls or opens what is closed."""
 
 from fixtures.gateway import Gateway
-from fixtures.limits import LimitedFactory
+from fixtures.limits import LimitedFactory, await_room_in_minute
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
@@ -63,7 +63,7 @@ def test_the_tenant_is_the_tokens_not_the_headers(
         seen = consistently(at_b, NOT_YOURS, seconds=0)
         assert not tenant_b.model.reached_by([seen]), "the refused request reached B's model"
     with story.when("A asks in B's name until the limit: it is A's bucket that runs empty"):
-        entrance.await_room(8)
+        await_room_in_minute(8)
         own = entrance.gateway.get(f"/v1/models/{tenant_a.model.name}", tenant_a.token)
         spent = [own.with_(headers=as_b)() for _ in range(3)]
         assert not (why := next((w for s in spent if (w := answered(200)(s))), "")), f"within the limit: {why}"
@@ -274,7 +274,7 @@ def test_every_reply_tells_browsers_to_be_careful(
     path = f"/v1/models/{tenant_a.model.name}"
     read = gateway.get(path, tenant_a.token)
     entrance = limited("strict", tenant_requests_per_minute=1)
-    entrance.await_room(5)
+    await_room_in_minute(5)
     over = entrance.gateway.get(path, tenant_a.token)
     over()
     replies = {

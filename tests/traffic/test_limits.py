@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fixtures.gateway import Gateway
-from fixtures.limits import LimitedFactory, route_at
+from fixtures.limits import LimitedFactory, await_room_in_minute, route_at
 from fixtures.models import OwnModelFactory
 from fixtures.scenario import scenario
 from fixtures.story import Story
@@ -51,7 +51,7 @@ def test_a_tenant_has_its_hundred_requests_a_minute(
     arrivals = tenant_a.model.arrivals(probe=f"trf-10-{entrance.name}")
 
     with story.given("a minute that has just enough time left"):
-        entrance.await_room(10)
+        await_room_in_minute(10)
     with story.when("tenant A sends its hundred requests"):
         hundred = burst(ask, 100, parallel=4)
         spent = [[sample.end, 1000 * sample.seconds, sample.status] for sample in hundred.samples]
@@ -93,7 +93,7 @@ def test_the_hourly_limit_counts_all_tenants_and_routes_together(
     with story.given(
         f"an entrance with {whole} requests an hour for everybody, {entrance.spent} of them asked already"
     ):
-        entrance.await_room(10)
+        await_room_in_minute(10)
     with story.when("all tenants and a visitor ask in turn"):
         for number in range(whole - entrance.spent):
             each([calls[number % len(calls)]], answered(200))
@@ -122,7 +122,7 @@ def test_a_token_holder_has_a_limit_of_its_own(
     colleague = ask.with_(token=token(signing_key, "tenant-a", sub="user-a2", name="user-a2"))
 
     with story.given("an entrance where a token holder has 8 requests a minute, and its tenant 1000"):
-        entrance.await_room(10)
+        await_room_in_minute(10)
     with story.when("the holder has asked 8 times, with two tokens"):
         each([ask, again] * 4, answered(200))
     with story.then("it is refused with either of them"):
@@ -145,7 +145,7 @@ def test_a_spent_token_budget_closes_one_model(limited: LimitedFactory, tenant_b
     used = 0
 
     with story.given("two models that answer at this entrance"):
-        entrance.await_room(15)
+        await_room_in_minute(15)
         eventually(other, answered(200), within=Timeouts.current().route)
         used += eventually(ask, answered(200), within=Timeouts.current().route).json()["usage"]["total_tokens"]
     with story.when(f"tenant B has used its {budget} tokens of tiny-llm, counted by the replies' usage"):
@@ -180,7 +180,7 @@ def test_no_header_of_the_client_gives_another_bucket(
     calls = [ask.adding(*disguise) for disguise in disguises]
 
     with story.given(f"an entrance with {len(calls)} requests a minute for each tenant"):
-        entrance.await_room(10)
+        await_room_in_minute(10)
     with story.when("tenant A sends each spelling of x-tenant once"):
         left = [remaining(seen) for seen in each(calls, answered(200))]
     with story.then("all of them count in the same bucket"):
@@ -224,7 +224,7 @@ def test_a_routes_own_policy_lifts_no_limit(
     with story.given(
         "a published route with 4 requests a minute of its own, and an OpenAI route with a policy of its own"
     ):
-        entrance.await_room(20)
+        await_room_in_minute(20)
         answers = await_route(chat, answered(200)) + await_route(at_published, answered(200) & served_by(own))
     with story.when("tenant B spends what the published route has"):
         answers += spend(at_published, 4)
@@ -251,7 +251,7 @@ def test_a_limiter_that_is_down_lets_requests_through(
     ask = entrance.gateway.predict(tenant_a.model, tenant_a.token)
 
     with story.given("a tenant that is being limited"):
-        entrance.await_room(5)
+        await_room_in_minute(5)
         each([ask] * 3, answered(200))
         each([ask], LIMITED)
     stopped = False

@@ -332,17 +332,14 @@ class KubernetesPlatform(Platform):
             self._patch(found, {"template": {"spec": {"nodeSelector": dict.fromkeys(STOPPED)}}})
         else:
             self._patch(found, {"replicas": 1})
-        self._await_part(found["kind"], found["metadata"]["name"], found["metadata"]["namespace"])
+        self.await_part(found["kind"], found["metadata"]["name"], found["metadata"]["namespace"])
 
     def _patch(self, found: Object, spec: Mapping[str, Any]) -> None:
         name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
         self.kube.patch(found["kind"].lower(), name, namespace, {"spec": dict(spec)}).require()
 
-    def await_deployment(self, name: str, namespace: str, seconds: float = READY_SECONDS) -> None:
-        """Until all of its pods are ready, as it wants them now; for so many seconds at most."""
-        self._await_part("Deployment", name, namespace, seconds)
-
-    def _await_part(self, kind: str, name: str, namespace: str, seconds: float = READY_SECONDS) -> None:
+    def await_part(self, kind: str, name: str, namespace: str, seconds: float = READY_SECONDS) -> None:
+        """Until all pods of a Deployment or DaemonSet are ready, as it wants them now; for so many seconds at most."""
         target = Target(f"{kind}.apps", namespace, frozenset({name}))
         wait_until_ready(self.kube, target, time.monotonic() + seconds, lambda _: None)
 
