@@ -79,7 +79,7 @@ def test_each_tenant_has_its_namespace_and_a_sidecar_in_every_model_pod(kube, te
             wanted = LABELS | {"tenant": tenant.name}
             confirm({name: labels.get(name) for name in wanted}, equals(wanted))
         with story.then("every pod of its models has a sidecar that is ready"):
-            eventually(partial(_sidecars, kube, tenant.name), equals({"ready"}))  # a pod may just be coming
+            eventually(partial(_sidecars, kube, tenant.name), EACH_READY)  # a pod may just be coming
         with story.then("and a pod that says nothing of it gets one (asked, not made)"):
             reply = kube.create(_plain_pod(tenant.name), dry_run=True)
             containers = confirm(reply, answered(201)).object["spec"]["containers"]
@@ -91,10 +91,13 @@ def test_each_tenant_has_its_namespace_and_a_sidecar_in_every_model_pod(kube, te
         confirm([each["name"] for each in containers], equals(["anything"]))
 
 
-def _sidecars(kube: Kube, namespace: str) -> set[str]:
-    """How the sidecars are of all pods of models that are there to stay."""
+def _sidecars(kube: Kube, namespace: str) -> dict[str, str]:
+    """How the sidecar is of each pod of a model that is there to stay."""
     pods = kube.list("pods", namespace, "serving.kserve.io/inferenceservice").items
-    return {_sidecar(pod) for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+    return {pod["metadata"]["name"]: _sidecar(pod) for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+
+EACH_READY = that("a sidecar that is ready in each", lambda sidecars: set(sidecars.values()) == {"ready"})
 
 
 def _plain_pod(namespace: str) -> dict[str, object]:
