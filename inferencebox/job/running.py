@@ -119,7 +119,7 @@ class SuiteJob:
                 if reply.object["status"].get("phase") == "Failed":
                     why = reply.object["status"].get("message") or reply.object["status"].get("reason")
                     raise SetupProblem(f"the suite was ended by the cluster: {why}", "run this again")
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # not `poll`: whether the cluster is there is asked, too, and there is no limit
 
     def _follow(self, pod: str, container: str, take: Callable[[str], None]) -> threading.Thread:
         def follow() -> None:
@@ -157,7 +157,7 @@ def lines(kube: Kube, pod: str, container: str) -> Iterator[str]:
             return
         reply = kube.get("pod", pod, NAMESPACE)
         ended = reply.status == 404 or (reply.ok and "terminated" in _state(reply.object, container))
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # a log that ends at once must not become a busy loop
 
 
 def remove(kube: Kube, name: str) -> None:

@@ -277,7 +277,7 @@ SILENCE = """
 import os, socket, sys, time
 listener = socket.create_server(("0.0.0.0", 9443), backlog=64)
 while os.path.exists(sys.argv[1]):
-    time.sleep(0.2)
+    time.sleep(0.2)  # it listens and says nothing for as long as the test wants
 """
 
 

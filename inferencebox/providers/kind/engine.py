@@ -167,7 +167,7 @@ def _start(dockerd: Path, docker: Path, folders: Sequence[Path]) -> Engine:
             if time.monotonic() > deadline:
                 daemon.terminate()
                 raise SetupProblem(f"dockerd does not answer after {START_SECONDS} s", f"read {log()}") from silent
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)  # not `poll`: a daemon that has ended ends this early
 
 
 def _environment(folders: Sequence[Path]) -> Mapping[str, str]:

@@ -98,7 +98,7 @@ class Agent:
                         if event["type"] in ("ADDED", "MODIFIED"):
                             yield event["object"]
             except (httpx.TransportError, ValueError):
-                time.sleep(RETRY_SECONDS)
+                time.sleep(RETRY_SECONDS)  # an API server that is away must not make this a busy loop
             if self._child is not None and self._child.poll() is not None:
                 raise SystemExit(f"{CONTAINER} ended with {self._child.returncode}")
 
@@ -126,7 +126,7 @@ class Agent:
         self._client.delete(f"{pods}/{wanted['metadata']['name']}", params={"gracePeriodSeconds": "0"})
         while (created := self._client.post(pods, json=wanted)).status_code != httpx.codes.CREATED:
             print("pod refused:", created.text, flush=True)
-            time.sleep(RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)  # without a limit: the webhook may not be there yet
         return dict(created.json())
 
     def _injected(self) -> dict[str, Any] | None:

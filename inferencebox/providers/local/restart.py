@@ -19,7 +19,7 @@ def keep_envoy_running(gateway: str = "envoy-gateway", proxy: str = "envoy") -> 
     while True:
         found = _child_of(gateway, proxy)
         if found is None:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)  # the proxy may not have been started yet: nobody tells
             continue
         child, parent = found
         with contextlib.suppress(ProcessLookupError):

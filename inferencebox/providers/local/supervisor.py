@@ -119,7 +119,7 @@ class Supervisor:
         for name in names:
             self._tolerating((Faults.NOT_RUNNING,), self._rpc.stopProcess, name, False)
         while any(self._rpc.getProcessInfo(name)["statename"] == "STOPPING" for name in names):
-            time.sleep(0.05)
+            time.sleep(0.05)  # without a limit of ours: supervisord kills after `stop_seconds`
 
     def signal(self, name: str, signal: str) -> None:
         self._rpc.signalProcess(name, signal)
