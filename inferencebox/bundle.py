@@ -21,6 +21,7 @@ from inferencebox.programs import Progress
 from inferencebox.programs.progress import Silent
 from inferencebox.programs.store import Store, digest_of
 from inferencebox.providers.kind import node
+from inferencebox.providers.kubernetes.images import obtainable
 from inferencebox.release import Release
 
 SUMS = "SHA256SUMS"
@@ -107,7 +108,10 @@ def _everything(release: Release, provider: str, progress: Progress | None) -> I
         return
     files = [pin.name for pin in release.files.values()]
     yield from programs.provide(release, [*TOOLS, *files], progress, use_path=False).values()
-    yield from Workshop(release, progress).provide([name for name in release.images if name != node.IMAGE]).values()
+    names, left_out = obtainable(release)
+    for name, why in left_out.items():
+        (progress or Silent()).end(name, f"left out: {why}")
+    yield from Workshop(release, progress).provide([name for name in names if name != node.IMAGE]).values()
     yield node.provide(release, progress)
 
 

@@ -107,6 +107,20 @@ def loki(home: str) -> str:
     return _filled(manifests_dir() / "observability" / "loki.yaml", {"home": home})
 
 
+def grafana() -> dict[str, dict[str, str]]:
+    """Grafana's provisioning, by kind: where its data come from, where its dashboards are, and these."""
+    folder = manifests_dir() / "observability" / "dashboards"
+    return {
+        **{name: {f"{name}.yaml": (folder / f"{name}.yaml").read_text()} for name in ("datasources", "providers")},
+        "dashboards": {file.name: file.read_text() for file in sorted(folder.glob("*.json"))},
+    }
+
+
+def kiali() -> str:
+    """Kiali's configuration."""
+    return (manifests_dir() / "observability" / "kiali.yaml").read_text()
+
+
 def log_collector(provider: str, home: str, store: str, places: Mapping[str, str] | None = None) -> str:
     """The log collector's configuration with this provider.
 

@@ -43,10 +43,11 @@ def layer(files: Mapping[str, Content]) -> bytes:
 
 
 class Registry:
-    """What it has by digest, what it was asked, and how it may misbehave."""
+    """What it has by digest or by tag, what it was asked, and how it may misbehave."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
+        self.tags: dict[str, str] = {}
         self.asked: list[str] = []
         self.refuse = ""
         self.port = 0
@@ -78,7 +79,8 @@ class Registry:
             return 403, b"{}"
         if path == "/v2/":
             return 200, b"{}"
-        content = self.blobs.get(path.rpartition("/")[2])
+        version = path.rpartition("/")[2]
+        content = self.blobs.get(self.tags.get(version, version))
         return (200, content) if content is not None else (404, b"{}")
 
 
@@ -89,11 +91,17 @@ def serving() -> Iterator[Registry]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.wfile.write(self.head())
+
+        def do_HEAD(self) -> None:
+            self.head()
+
+        def head(self) -> bytes:
             status, content = registry.answer(self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            return content
 
         def log_message(self, format: str, *args: object) -> None:
             return

@@ -8,24 +8,30 @@ from typing import Any
 
 import pytest
 import yaml
+from fake_registry import Registry
+from fake_registry import serving as registry_serving
 from loopback import Server, closed_port, serving
 from small_api import SmallApi
 from small_api import kubeconfig as config_file
 
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.catalogue import Layer, Selected, layers
+from inferencebox.layers.choice import Choice
 from inferencebox.layers.labels import BORROWED, INSTANCE, LAYER
 from inferencebox.layers.others import Others
 from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube
+from inferencebox.programs import registry as registry_client
 from inferencebox.providers.cluster import kubeconfig
 from inferencebox.providers.cluster.access import TO_INSTALL, Access
 from inferencebox.providers.cluster.lease import Lease
 from inferencebox.providers.cluster.plan import OUR_IMAGES, Plan, State, plan
+from inferencebox.providers.cluster.pulling import obstacle
 from inferencebox.providers.cluster.removal import Removal
-from inferencebox.providers.cluster.survey import detection, quantity, split, survey
+from inferencebox.providers.cluster.survey import Nodes, detection, quantity, split, survey
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 Document = dict[str, Any]
+KIALI = "quay.io/kiali/kiali:v2.11.0"
 
 
 def thing(kind: str, name: str, api: str = "v1", namespace: str = "", labels: Any = None, **more: Any) -> Document:
@@ -136,7 +142,8 @@ class TestAccess:
 
 
 def planned(kube: Kube, version: str = "v1.33.4", images: tuple[str, ...] = (), instance: str = "mine") -> Plan:
-    return plan(survey(kube, "lab", version), Release.load(DEFAULT_RELEASE), layers(), instance, images)
+    choice = Choice(layers(), {})
+    return plan(survey(kube, "lab", version), Release.load(DEFAULT_RELEASE), choice, instance, images)
 
 
 def states(found: Plan) -> dict[str, State]:
@@ -222,6 +229,36 @@ class TestPlan:
     )
     def test_references_are_split(self, reference: str, halves: tuple[str, str]) -> None:
         assert split(reference) == halves
+
+
+class TestPulling:
+    @pytest.fixture
+    def registry(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+        registry_client.why_not.cache_clear()
+        with registry_serving() as running:
+            monkeypatch.setenv(registry_client.MIRROR_VARIABLE, f"127.0.0.1:{running.port}")
+            yield running
+        registry_client.why_not.cache_clear()
+
+    def obstacle(self, nodes: Nodes) -> str | None:
+        return obstacle(nodes, Release.load(DEFAULT_RELEASE), "kiali")
+
+    def test_what_every_node_has_is_asked_of_nobody(self, registry: Registry) -> None:
+        assert self.obstacle(Nodes(images=frozenset({KIALI}))) is None
+        assert registry.asked == []
+
+    @pytest.mark.parametrize("nodes", [Nodes(images=frozenset()), Nodes(images=None)])
+    def test_what_the_registry_has_under_the_tag_can_be_pulled(self, registry: Registry, nodes: Nodes) -> None:
+        assert f"not every node is known to have {KIALI}" in str(self.obstacle(nodes))
+        registry_client.why_not.cache_clear()
+        registry.tags["v2.11.0"] = registry.add_image([])
+        assert self.obstacle(nodes) is None
+
+    def test_what_is_left_out_is_part_of_the_plan(self, kube: Kube) -> None:
+        choice = Choice({name: layer for name, layer in layers().items() if not layer.gives}, {"kiali": "no registry"})
+        found = plan(survey(kube, "lab", "v1.33.4"), Release.load(DEFAULT_RELEASE), choice, "mine", [])
+        assert "kiali" not in found.missing
+        assert found.choice.left_out == {"kiali": "no registry"}
 
 
 class TestOthers:

@@ -24,6 +24,8 @@ from inferencebox.images import archive, recipes, sources
 from inferencebox.images.recipes import Recipes
 from inferencebox.images.sets import LockedDistributions
 from inferencebox.images.tree import Tree
+from inferencebox.layers.catalogue import layers
+from inferencebox.layers.choice import sparable
 from inferencebox.programs import provision, pypi
 from inferencebox.programs import registry as client
 from inferencebox.programs.commands import Commands
@@ -237,12 +239,20 @@ def test_a_run_killed_in_the_middle_leaves_nothing_half_done(go: FakeGo, tmp_pat
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    client.probe.cache_clear()
+def unasked() -> Iterator[None]:
+    """A run in which no registry has been asked yet."""
+    for answers in (client.probe, client.why_not):
+        answers.cache_clear()
+    yield
+    for answers in (client.probe, client.why_not):
+        answers.cache_clear()
+
+
+@pytest.fixture
+def registry(unasked: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     with serving() as running:
         monkeypatch.setenv(client.MIRROR_VARIABLE, f"127.0.0.1:{running.port}")
         yield running
-    client.probe.cache_clear()
 
 
 def test_an_image_with_a_digest_is_pulled_as_it_is(registry: Registry, go: FakeGo, tmp_path: Path) -> None:
@@ -261,12 +271,10 @@ def test_what_a_registry_sends_instead_is_refused(registry: Registry, go: FakeGo
 
 
 def test_without_a_registry_in_reach_it_is_put_together(
-    go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unasked: None, go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client.probe.cache_clear()
     monkeypatch.setenv(client.MIRROR_VARIABLE, "127.0.0.1:1")
     assert content(provide(tmp_path, f"sha256:{'0' * 64}"), "usr/bin/one").startswith(b"#!/bin/sh")
-    client.probe.cache_clear()
 
 
 def test_an_image_without_recipe_and_digest_is_not_to_be_had(
@@ -275,6 +283,56 @@ def test_an_image_without_recipe_and_digest_is_not_to_be_had(
     monkeypatch.setattr(recipes, "known", lambda: Recipes.model_validate({**RECIPES, "images": {}}))
     with pytest.raises(SetupProblem, match=r"image-tool v1\.2\.3 is not to be had"):
         provide(tmp_path)
+
+
+@pytest.fixture
+def only_in_a_registry(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "known", lambda: Recipes.model_validate({**RECIPES, "images": {}}))
+
+
+def test_an_image_that_can_be_put_together_has_no_obstacle_and_nobody_is_asked(
+    registry: Registry, go: FakeGo, tmp_path: Path
+) -> None:
+    assert images.obstacle(chosen(tmp_path, f"sha256:{'0' * 64}"), "tool") is None
+    assert registry.asked == []
+
+
+def test_one_that_its_registry_gives_has_none_and_the_registry_is_asked_once(
+    registry: Registry, only_in_a_registry: None, tmp_path: Path
+) -> None:
+    release = chosen(tmp_path, registry.add_image([layer({"usr/bin/one": b"theirs"})]))
+    assert images.obstacle(release, "tool") is None
+    asked = list(registry.asked)
+    assert images.obstacle(release, "tool") is None
+    assert registry.asked == asked
+
+
+def test_one_that_the_cache_has_needs_no_registry(
+    registry: Registry, only_in_a_registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = chosen(tmp_path, registry.add_image([layer({"usr/bin/one": b"theirs"})]))
+    images.provide(release, ["tool"])
+    monkeypatch.setenv(client.MIRROR_VARIABLE, "127.0.0.1:1")
+    assert images.obstacle(release, "tool") is None
+
+
+@pytest.mark.parametrize(
+    ("digest", "refuse", "why"),
+    [
+        (None, "", "the release r has no digest for it"),
+        (f"sha256:{'0' * 64}", "", "cannot be pulled (status 404)"),
+        (f"sha256:{'0' * 64}", "manifests", "cannot be pulled (refused with 403)"),
+        (f"sha256:{'0' * 64}", "/v2/", "answers 403"),
+    ],
+)
+def test_why_one_cannot_be_had_is_said_with_its_name(
+    registry: Registry, only_in_a_registry: None, tmp_path: Path, digest: str | None, refuse: str, why: str
+) -> None:
+    registry.refuse = refuse
+    said = images.obstacle(chosen(tmp_path, digest), "tool")
+    assert said is not None
+    assert said.startswith(f"only a registry has {REFERENCE}: ")
+    assert why in said
 
 
 def test_a_tree_keeps_debians_merged_folders() -> None:
@@ -295,7 +353,7 @@ def test_every_image_of_the_default_release_has_a_recipe_or_a_digest() -> None:
     release = Release.load(DEFAULT_RELEASE)
     known = recipes.known()
     for name, pin in release.images.items():
-        assert pin.digest or name in known.images, name
+        assert pin.digest or name in known.images or name in sparable(layers()), name
     for name, recipe in known.images.items():
         assert name in release.images
         release.select([*recipe.programs, *recipe.packages_of])

@@ -5,9 +5,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from inferencebox.layers.catalogue import layers
 from inferencebox.platform import Workload
 from inferencebox.providers.capabilities import EVERYWHERE, logs, telemetry
 from inferencebox.providers.kubernetes.capabilities import CAPABILITIES, PARTS, confirmed
+from inferencebox.providers.options import DASHBOARDS
 
 READY = {
     "deployment": {"kind": "Deployment", "metadata": {}, "spec": {}, "status": {
@@ -81,10 +83,23 @@ class FakePlatform:
 
 
 def test_a_cluster_with_all_parts_offers_all_that_they_show():
-    found = confirmed(FakePlatform(), FakeKube(), {**CAPABILITIES, **telemetry(True), **logs(True)})
+    declared = {**CAPABILITIES, **telemetry(True), **logs(True), **dict.fromkeys(DASHBOARDS)}
+    found = confirmed(FakePlatform(), FakeKube(), declared)
     offered = {*EVERYWHERE, *PARTS, "networkpolicy", "kubernetes.audit"} - {"processes"}
     assert [name for name in offered if found[name]] == []
-    assert found["grafana"]
+
+
+def test_what_was_left_out_keeps_its_reason_and_what_was_installed_is_confirmed():
+    declared = {**CAPABILITIES, "grafana": "only a registry has it", "kiali": None}
+    found = confirmed(FakePlatform(), FakeKube(absent={"grafana", "kiali"}), declared)
+    assert found["grafana"] == "only a registry has it"
+    assert found["kiali"] == "the cluster has no deployment monitoring/kiali"
+
+
+def test_every_layer_that_gives_a_capability_gives_one_that_is_confirmed():
+    given = {layer.gives for layer in layers().values() if layer.gives}
+    assert given == set(DASHBOARDS)
+    assert given <= PARTS.keys()
 
 
 def test_logs_take_a_collector_on_the_nodes():

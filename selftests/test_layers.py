@@ -3,7 +3,7 @@
 import copy
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.catalogue import Layer, Made, Selected, layers
+from inferencebox.layers.choice import Choice, Obstacle
 from inferencebox.layers.documents import Kitchen, Maker, Small
 from inferencebox.layers.install import NAMESPACE, Installer
 from inferencebox.layers.labels import INSTANCE, LAYER
@@ -197,10 +198,15 @@ def ready(document: Document) -> None:
 
 
 class TestChoosing:
-    def chosen(self, telemetry: bool, logs: bool, there: Sequence[str] = ()) -> dict[str, Layer]:
+    def choice(
+        self, telemetry: bool, logs: bool, there: Sequence[str] = (), obstacle: Obstacle = lambda _: None
+    ) -> Choice:
         kube = PlayedCluster(ready)
         kube.objects["configmap", "layers"] = {"data": dict.fromkeys(there, "f1")}
-        return chosen_layers(kube, PlatformOptions(telemetry=telemetry, logs=logs))  # type: ignore[arg-type]
+        return chosen_layers(kube, PlatformOptions(telemetry=telemetry, logs=logs), obstacle)  # type: ignore[arg-type]
+
+    def chosen(self, telemetry: bool, logs: bool, there: Sequence[str] = ()) -> Mapping[str, Layer]:
+        return self.choice(telemetry, logs, there).layers
 
     def test_what_nobody_asked_for_is_left_out(self) -> None:
         plain = self.chosen(telemetry=False, logs=False)
@@ -219,6 +225,36 @@ class TestChoosing:
         without = needed(release, self.chosen(telemetry=True, logs=False))
         assert needed(release, self.chosen(telemetry=True, logs=True)) == references(release)
         assert references(release).keys() - without.keys() == {"loki", "log-collector"}
+
+    def test_where_an_image_cannot_be_had_its_layer_is_left_out_and_its_capability_says_why(self) -> None:
+        choice = self.choice(True, True, obstacle={"grafana": "no registry answers"}.get)
+        assert "grafana" not in choice.layers
+        assert "kiali" in choice.layers
+        assert choice.given == {"grafana": "no registry answers", "kiali": None}
+        release = Release.load(DEFAULT_RELEASE)
+        assert references(release).keys() - needed(release, choice.layers).keys() == {"grafana"}
+
+    def test_images_are_asked_for_only_where_a_platform_can_do_without(self) -> None:
+        asked: list[str] = []
+        self.choice(telemetry=True, logs=True, obstacle=asked.append)
+        assert sorted(asked) == ["grafana", "kiali"]
+        self.choice(telemetry=False, logs=False, obstacle=asked.append)
+        assert len(asked) == 2
+
+    def test_what_is_there_stays_though_its_image_could_not_be_had_again(self) -> None:
+        choice = self.choice(True, True, there=["grafana"], obstacle=lambda image: f"no {image}")
+        assert "grafana" in choice.layers
+        assert choice.given == {"grafana": None, "kiali": "no kiali"}
+
+    def test_what_was_not_asked_for_has_another_reason_than_its_image(self) -> None:
+        assert self.choice(telemetry=False, logs=False, obstacle=lambda _: "no registry").given == {}
+
+    def test_nothing_comes_after_what_may_be_left_out(self, tmp_path: Path) -> None:
+        for name, text in {"map": "{purpose: p, gives: map}", "more": "{purpose: p, after: [map]}"}.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "layer.yaml").write_text(text)
+        with pytest.raises(SetupProblem, match="the layer more comes after map, which may be left out"):
+            layers(tmp_path)
 
 
 class TestInstalling:

@@ -11,6 +11,7 @@ from inferencebox import images
 from inferencebox.paths import cache_dir
 from inferencebox.programs import Progress, provide, shown
 from inferencebox.providers.kind import node
+from inferencebox.providers.kubernetes.images import obtainable
 from inferencebox.release import DEFAULT_RELEASE, IMAGE_PREFIX, Release
 
 EXAMPLES = """
@@ -58,7 +59,7 @@ def build(
     chosen = Release.load(release)
     began = monotonic()
     console = Console()
-    wanted = names or _all_for(provider, chosen)
+    wanted = names or _all_for(provider, chosen, console)
     with shown(console) as progress:
         count = _make(chosen, wanted, progress, again)
     console.print(
@@ -66,9 +67,12 @@ def build(
     )
 
 
-def _all_for(provider: For, release: Release) -> list[str]:
+def _all_for(provider: For, release: Release, console: Console) -> list[str]:
     if provider is For.kind:
-        return [f"{IMAGE_PREFIX}{name}" for name in release.images]
+        images_there, left_out = obtainable(release)
+        for name, why in left_out.items():
+            console.print(f"left out: {name} ({why})", markup=False, highlight=False, soft_wrap=True)
+        return [f"{IMAGE_PREFIX}{name}" for name in images_there]
     needed = {name for name, layer in release.layers.items() if not layer.needs_nodes}
     return [name for name, item in release.items.items() if item.layer in needed]
 

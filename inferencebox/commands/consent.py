@@ -54,6 +54,8 @@ class Consent:
         for line in plan.lines:
             if line.note:
                 self.console.print(f"  {line.part}: {line.note}", markup=False)
+        for capability, why in plan.choice.left_out.items():
+            self.console.print(f"Left out: {capability} ({why})", markup=False)
         if not plan.missing:
             return
         self.console.print(f"To be installed, labelled as the platform {plan.instance}: {', '.join(plan.missing)}")

@@ -11,7 +11,7 @@ from inferencebox.images.workshop import Workshop
 from inferencebox.programs.progress import Progress
 from inferencebox.release import Release
 
-__all__ = ["provide"]
+__all__ = ["obstacle", "provide"]
 
 
 def provide(
@@ -26,3 +26,8 @@ def provide(
         again: make them anew even if the cache has them (not the programs in them).
     """
     return Workshop(release, progress, again).provide(names)
+
+
+def obstacle(release: Release, name: str) -> str | None:
+    """Why the image of this name can't be had on this machine; none if it can, or is in the cache."""
+    return Workshop(release).obstacle(name)

@@ -10,6 +10,7 @@ from inferencebox.paths import cache_dir
 from inferencebox.programs.commands import Commands
 from inferencebox.programs.progress import Progress, Silent
 from inferencebox.programs.provision import Provisioner, sources_for
+from inferencebox.programs.registry import why_not
 from inferencebox.programs.sources.base import Source
 from inferencebox.programs.store import Store
 from inferencebox.release import IMAGE_PREFIX, Release
@@ -39,6 +40,22 @@ class Workshop:
         self._ingredients = Ingredients(recipes.known(), release, self.inside)
         sources: list[Source] = [PulledImages(), AssembledImages(self._ingredients)]
         self.images = Provisioner(self.store, sources, self.commands, self.progress, again)
+
+    def obstacle(self, name: str) -> str | None:
+        """Why an image can't be had; none if the cache has it, it can be put together, or its registry gives it.
+
+        A registry is asked once in a run, and not at all for what needs none.
+        """
+        (pin,) = self.release.images_of([name])
+        if not self.images.missing([pin]) or self._ingredients.recipe(pin):
+            return None
+        if pin.digest is None:
+            why = (
+                f"the release {self.release.name} has no digest for it (ibox releases pin {self.release.name} --write)"
+            )
+        else:
+            why = why_not(pin.reference, pin.digest) or ""
+        return f"only a registry has {pin.reference}: {why}" if why else None
 
     def provide(self, names: Sequence[str]) -> Mapping[str, Path]:
         """Archives by the images' names. What several lack is made together first: one build for many programs."""

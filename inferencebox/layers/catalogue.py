@@ -114,6 +114,8 @@ class Layer:
         leaves: what its programs make in places that are not theirs, and leave there.
         pods: whether its objects run any: then the nodes need its images first.
         option: what a platform has to be asked for to have it; empty: every platform has it.
+        gives: capability that a platform has by it alone. Nothing else needs such a layer: where its images can't be
+            had (only a registry has them), it is left out, and the capability says why.
     """
 
     name: str
@@ -133,18 +135,21 @@ class Layer:
     leaves: Sequence[Selected] = ()
     pods: bool = True
     option: str = ""
+    gives: str = ""
 
 
 def layers(folder: Path | None = None) -> dict[str, Layer]:
     """Every layer there is, by name.
 
     Raises:
-        SetupProblem: a file is not as it should be, or a layer comes after one that is not there.
+        SetupProblem: a file is not as it should be, or a layer comes after one that is not there, or may not be.
     """
     found = {file.parent.name: _read(file) for file in sorted((folder or _folder()).glob(f"*/{FILE}"))}
     for layer in found.values():
         if unknown := sorted(set(layer.after) - found.keys()):
             raise SetupProblem(f"the layer {layer.name} comes after {', '.join(unknown)}, which is no layer", FIX)
+        if spared := [name for name in layer.after if found[name].gives]:
+            raise SetupProblem(f"the layer {layer.name} comes after {spared[0]}, which may be left out", FIX)
     return found
 
 

@@ -36,6 +36,12 @@ def split_reference(reference: str) -> tuple[str, str]:
     return os.environ.get(MIRROR_VARIABLE) or API_HOSTS.get(host, host), repository.rpartition(":")[0] or repository
 
 
+def tag_of(reference: str) -> str:
+    """The tag of ``host/repository:tag``."""
+    tag = reference.rpartition(":")[2]
+    return "latest" if "/" in tag else tag
+
+
 @functools.cache
 def probe(host: str) -> str | None:
     """Ask a registry once whether it answers us; None, or why it is of no use. A refusal is final."""
@@ -44,6 +50,82 @@ def probe(host: str) -> str | None:
     except httpx.HTTPError as error:
         return f"registry {host} is not in reach ({error or type(error).__name__})"
     return None if status in (200, 401) else f"registry {host} answers {status}"
+
+
+class Repository:
+    """Where a registry has the versions of one image.
+
+    Args:
+        reference: ``host/repository:tag``.
+    """
+
+    def __init__(self, reference: str) -> None:
+        import oras.container  # takes a third of a second, and most runs need no registry
+        import oras.provider
+
+        self._reference = reference
+        host, repository = split_reference(reference)
+        why = probe(host)
+        if why:
+            raise Unavailable(why, FIX)
+        self._container = oras.container.Container(f"{host}/{repository}")
+        self._registry = oras.provider.Registry(hostname=host, insecure=_scheme(host) == "http")
+        session = self._registry.session
+        session.request = functools.partial(session.request, timeout=TRANSFER_SECONDS)
+        session.hooks["response"].append(_refusals_are_final)
+
+    def manifest(self, version: str) -> bytes:
+        """The manifest of a version (a tag or a digest), or the index over all architectures."""
+        return bytes(self._asked_for(version, "GET").content)
+
+    def require(self, version: str) -> None:
+        """Ask whether there is such a version, and we may have it; nothing is fetched.
+
+        Raises:
+            Unavailable: why not.
+        """
+        self._asked_for(version, "HEAD")
+
+    def blob(self, digest: str, stream: bool = False) -> Any:
+        """The response with one blob's content."""
+        return self._send(self._container.get_blob_url(digest), {}, stream=stream)
+
+    def _asked_for(self, version: str, method: str) -> Any:
+        return self._send(self._container.manifest_url(version), {"Accept": ", ".join(MEDIA_TYPES)}, method)
+
+    def _send(self, url: str, headers: Mapping[str, str], method: str = "GET", stream: bool = False) -> Any:
+        try:
+            response = self._registry.do_request(
+                f"{self._registry.prefix}://{url}", method, headers=dict(headers), stream=stream
+            )
+        except Exception as error:  # oras raises whatever its transport and its authentication raise
+            raise Unavailable(f"{self._reference} cannot be pulled ({error})", FIX) from error
+        if response.status_code != httpx.codes.OK:
+            raise Unavailable(f"{self._reference} cannot be pulled (status {response.status_code})", FIX)
+        return response
+
+
+def digest_of(reference: str) -> str:
+    """The digest of what a registry has under a reference's tag now.
+
+    Raises:
+        Unavailable: why it can't be told.
+    """
+    return f"sha256:{hashlib.sha256(Repository(reference).manifest(tag_of(reference))).hexdigest()}"
+
+
+@functools.cache
+def why_not(reference: str, digest: str | None = None) -> str | None:
+    """Ask once whether an image can be pulled; None, or why not.
+
+    Args:
+        digest: of the version that is meant; none for the tag's.
+    """
+    try:
+        Repository(reference).require(digest or tag_of(reference))
+    except Unavailable as why:
+        return why.reason
+    return None
 
 
 class Image:
@@ -55,20 +137,9 @@ class Image:
     """
 
     def __init__(self, reference: str, digest: str) -> None:
-        import oras.container  # takes a third of a second, and most runs need no registry
-        import oras.provider
-
         self._reference = reference
         self._digest = digest
-        host, repository = split_reference(reference)
-        why = probe(host)
-        if why:
-            raise Unavailable(why, FIX)
-        self._container = oras.container.Container(f"{host}/{repository}")
-        self._registry = oras.provider.Registry(hostname=host, insecure=_scheme(host) == "http")
-        session = self._registry.session
-        session.request = functools.partial(session.request, timeout=TRANSFER_SECONDS)
-        session.hooks["response"].append(_refusals_are_final)
+        self._repository = Repository(reference)
 
     def layers(self) -> list[Mapping[str, Any]]:
         """Descriptors of the layers for this machine, lowest first."""
@@ -77,7 +148,7 @@ class Image:
     def configuration(self) -> bytes:
         """The image's configuration for this machine, digest compared."""
         digest = self._for_us["config"]["digest"]
-        content = bytes(self._get(self._container.get_blob_url(digest), {}).content)
+        content = bytes(self._repository.blob(digest).content)
         self._require(digest, hashlib.sha256(content).hexdigest())
         return content
 
@@ -91,7 +162,7 @@ class Image:
     def download(self, layer: Mapping[str, Any], target: Path) -> Path:
         """Fetch one layer and compare its digest."""
         digest = hashlib.sha256()
-        response = self._get(self._container.get_blob_url(layer["digest"]), {}, stream=True)
+        response = self._repository.blob(layer["digest"], stream=True)
         with response, target.open("wb") as file:
             for chunk in response.iter_content(CHUNK):
                 digest.update(chunk)
@@ -100,9 +171,9 @@ class Image:
         return target
 
     def _manifest(self, digest: str) -> dict[str, Any]:
-        response = self._get(self._container.manifest_url(digest), {"Accept": ", ".join(MEDIA_TYPES)})
-        self._require(digest, hashlib.sha256(response.content).hexdigest())
-        manifest: dict[str, Any] = json.loads(response.content)
+        content = self._repository.manifest(digest)
+        self._require(digest, hashlib.sha256(content).hexdigest())
+        manifest: dict[str, Any] = json.loads(content)
         return manifest
 
     def _for_this_machine(self, manifests: list[dict[str, Any]]) -> str:
@@ -111,17 +182,6 @@ class Image:
             if entry.get("platform", {}).get("os") == "linux" and entry["platform"]["architecture"] == architecture:
                 return str(entry["digest"])
         raise Unavailable(f"{self._reference} has nothing for linux/{architecture}", FIX)
-
-    def _get(self, url: str, headers: Mapping[str, str], stream: bool = False) -> Any:
-        try:
-            response = self._registry.do_request(
-                f"{self._registry.prefix}://{url}", headers=dict(headers), stream=stream
-            )
-        except Exception as error:  # oras raises whatever its transport and its authentication raise
-            raise Unavailable(f"{self._reference} cannot be pulled ({error})", FIX) from error
-        if response.status_code != httpx.codes.OK:
-            raise Unavailable(f"{self._reference} cannot be pulled (status {response.status_code})", FIX)
-        return response
 
     def _require(self, expected: str, actual: str) -> None:
         if expected != f"sha256:{actual}":

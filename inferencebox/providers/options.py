@@ -43,6 +43,8 @@ class ClusterOptions:
 
 TELEMETRY = ("prometheus", "alertmanager", "jaeger", "chargeback", "telemetry.tenants")
 """The capabilities that a platform has only if it was brought up with telemetry."""
+DASHBOARDS = ("grafana", "kiali")
+"""What comes with telemetry where its images can be had: only registries have them."""
 LOGS = ("loki",)
 """The capabilities that a platform has only if its logs are collected."""
 LOG_PROGRAMS = ("loki", "log-collector")

@@ -10,6 +10,7 @@ from pathlib import Path
 from inferencebox.paths import state_dir
 from inferencebox.providers.local.platform import LocalPlatform
 
+from .effects import NoEffect
 from .means import Undo, replaced
 from .remembered import Memory
 
@@ -30,6 +31,8 @@ class LocalMeans:
     def with_settings(self, components: str, settings: Mapping[str, str], memory: Memory) -> Undo:
         platform = self.platform
         names = [part.name for part in platform.components() if fnmatch.fnmatch(part.name, components)]
+        if not names:
+            raise NoEffect(f"the platform has no component {components}")
         scripts = {name: self._state / "programs" / f"{name}.sh" for name in names}
         before = {name: script.read_text() for name, script in scripts.items()}
         exports = "".join(f"export {key}='{value}'\n" for key, value in settings.items())

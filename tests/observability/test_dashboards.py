@@ -5,19 +5,19 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 import yaml
 
 from fixtures.gateway import Gateway
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import grafana_of, grown, some
+from fixtures.telemetry import grafana_of, grown, kiali_of, some
 from fixtures.tenants import Tenant
 from inferencebox.checks import Check, answered, body_json, equals, refused, that
 from inferencebox.paths import manifests_dir
 from inferencebox.platform import Platform, Workload, WorkloadSpec
-from inferencebox.probes.http import Call, Observation
+from inferencebox.probes.http import Observation
+from inferencebox.probes.kubernetes import Kube
 from inferencebox.probes.prometheus import Prometheus
 from inferencebox.waiting import Timeouts, eventually
 
@@ -46,6 +46,16 @@ def test_every_panel_of_the_four_dashboards_has_data(
                 eventually(metrics.ask(query), some(), within=Timeouts.current().metric, every=2)
     if platform.capabilities.get("grafana"):
         not_exercised(f"every query has data; whether Grafana draws it: {platform.capabilities['grafana']}")
+    grafana = grafana_of(platform)
+    for board in boards:
+        with story.then(f"Grafana has {board['title']}, as code, and gets the same data for it"):
+            shown = answered(200) & body_json("dashboard.title", equals(board["title"]))
+            eventually(
+                grafana.get(f"/api/dashboards/uid/{board['uid']}"), shown & body_json("meta.provisioned", equals(True))
+            )
+            for query in queries(board):
+                drawn = grafana.get("/api/datasources/proxy/uid/prometheus/api/v1/query", query=query)
+                eventually(drawn, answered(200) & body_json("data.result", that("data", bool)))
 
 
 def queries(board: dict[str, Any]) -> Iterator[str]:
@@ -140,18 +150,24 @@ def test_the_dashboards_are_behind_the_gateway(gateway: Gateway, tenant_a: Tenan
         with story(f"{host}: 401 without a token, 200 with one"):
             eventually(door.get(path), refused(401, by="jwt"))
             eventually(door.get(path, tenant_a.token), answered(200))
+    for host, path in (
+        ("grafana.inference-in-a-box", "/api/search"),
+        ("kiali.inference-in-a-box", "/kiali/api/namespaces"),
+    ):
+        with story(f"{host}: behind the door everybody has to sign in, for it shows all tenants"):
+            eventually(gateway.at(host).get(path, tenant_a.token), refused(401, at="tier-2"))
 
 
 @scenario("OBS-12", needs=("kiali", "mesh.mtls", "models"), sabotage="metrics.mesh-uncounted", seconds=40)
 def test_kiali_shows_the_mesh_as_it_is(
-    gateway: Gateway, tenants: tuple[Tenant, ...], platform: Platform, story: Story
+    gateway: Gateway, tenants: tuple[Tenant, ...], platform: Platform, kube: Kube, story: Story
 ) -> None:
     """Kiali's map has each tenant's model, the way to it with a lock on it, and no mistake in the configuration."""
     names = [tenant.name for tenant in tenants]
-    kiali = platform.endpoint("kiali")
+    kiali = kiali_of(platform, kube)
     # Kiali 2.11: /api/namespaces/graph (graph/config/common) and /api/istio/validations (models/istio_validation.go)
     wanted = {"namespaces": ",".join(names), "graphType": "workload", "duration": "300s", "appenders": "securityPolicy"}
-    graph = Call("GET", kiali, f"/kiali/api/namespaces/graph?{urlencode(wanted)}")
+    graph = kiali.get("/api/namespaces/graph", **wanted)
     with story.given("requests to every tenant's model"):
         for tenant in tenants:
             eventually(gateway.get(f"/v1/models/{tenant.model.name}", tenant.token), answered(200), streak=3)
@@ -159,7 +175,7 @@ def test_kiali_shows_the_mesh_as_it_is(
         locked = that("an edge with a lock to each tenant's model", lambda seen: reached(seen) >= set(names))
         eventually(graph, answered(200) & locked, within=Timeouts.current().metric, every=2)
     with story.then("and Kiali finds no mistake in the tenants' configuration"):
-        found = Call("GET", kiali, f"/kiali/api/istio/validations?namespaces={','.join(names)}")
+        found = kiali.get("/api/istio/validations", namespaces=",".join(names))
         seen = eventually(found, answered(200) & that("a summary", lambda seen: bool(seen.json())))
         assert {each["namespace"]: each["errors"] for each in seen.json()} == dict.fromkeys(names, 0)
 

@@ -9,9 +9,9 @@ from fixtures.gateway import Gateway
 from fixtures.models import OwnModelFactory
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import OwnIris, grown, own_prediction, some, total
+from fixtures.telemetry import OwnIris, grafana_of, grown, own_prediction, some, total
 from fixtures.tenants import Tenant
-from inferencebox.checks import answered, between, equals, refused, that
+from inferencebox.checks import answered, between, body_json, equals, refused, that
 from inferencebox.platform import Platform
 from inferencebox.probes.http import Call
 from inferencebox.probes.prometheus import Prometheus, Vector
@@ -41,6 +41,12 @@ def test_telemetry_is_healthy_and_sees_every_part(platform: Platform, metrics: P
             assert {part.name: part.state for part in platform.components()}.get(name) == "running", (
                 f"{name} does not run"
             )
+    if "grafana" not in missing:
+        with story("Grafana says that its database is in order"):
+            eventually(grafana_of(platform).get("/api/health"), answered(200) & body_json("database", equals("ok")))
+    if "kiali" not in missing:
+        with story("and Kiali that it is well"):
+            eventually(Call("GET", platform.endpoint("kiali"), "/kiali/healthz"), answered(200))
     expected = JOBS | {"logs"} if with_logs else JOBS
     with story("Every job has targets, and each of them is up"):
         everything = that(f"all of {', '.join(sorted(expected))}", lambda jobs: expected <= jobs)

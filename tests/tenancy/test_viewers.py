@@ -16,12 +16,14 @@ from inferencebox.probes.http import Observation
 from inferencebox.probes.loki import lines_of
 from inferencebox.waiting import Timeouts, eventually
 
+DASHBOARDS = "grafana.inference-in-a-box"
+
 
 @scenario(
     "TEN-11",
     needs=("prometheus", "jaeger", "telemetry.tenants"),
     wants=("loki",),
-    sabotage=("viewers.header-from-client", "viewers.jaeger-shared", "viewers.logs-shared"),
+    sabotage=("viewers.header-from-client", "viewers.jaeger-shared", "viewers.logs-shared", "grafana.anonymous"),
     seconds=25,
 )
 def test_a_viewer_sees_its_own_tenants_telemetry_only(
@@ -58,6 +60,11 @@ def test_a_viewer_sees_its_own_tenants_telemetry_only(
     missing = {name: why for name in ("loki", "grafana") if (why := platform.capabilities.get(name))}
     if "loki" not in missing:
         sees_own_lines_only(door, tenant_a, tenant_b, began, story)
+    if "grafana" not in missing:
+        with story.then("the dashboards show every tenant's data: with B's token alone Grafana shows nothing of them"):
+            everybodys = "/api/datasources/proxy/uid/prometheus/api/v1/query?query=ai_model_requests_total"
+            eventually(gateway.at(DASHBOARDS).get(everybodys, tenant_b.token), refused(401, at="tier-2"), streak=3)
+        missing["grafana"] = "a tenant has no dashboards of its own yet: Grafana is for the platform's own people"
     with story.then("without a token there is nothing to see"):
         eventually(door.get(everything), refused(401, by="jwt"))
     with story.then("and from a pod of A's there is no way past the gateway to B's traces, all metrics or all logs"):

@@ -1,11 +1,11 @@
 """What would be done on a cluster: what it has, held against a release and what goes together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from inferencebox.errors import SetupProblem
-from inferencebox.layers.catalogue import Layer
+from inferencebox.layers.choice import Choice
 from inferencebox.providers.cluster.survey import Part, Sighting, Survey, detection
 from inferencebox.release import Release
 from inferencebox.support import Level, Range, known_ranges, line_of
@@ -55,7 +55,7 @@ class Plan:
         instance: name of the platform.
         lines: each part, what it is.
         missing: folders of `manifests/layers` that are to be installed.
-        used: those that are not, for somebody else's is used.
+        choice: what the platform consists of, but for what is somebody else's and is used.
         pulled: images that the nodes have to pull.
         nowhere: images that no node has and no registry either.
     """
@@ -64,7 +64,7 @@ class Plan:
     instance: str
     lines: Sequence[Line]
     missing: Sequence[str]
-    used: frozenset[str]
+    choice: Choice
     pulled: Sequence[str] = ()
     nowhere: Sequence[str] = ()
 
@@ -112,7 +112,7 @@ class Plan:
 def plan(
     survey: Survey,
     release: Release,
-    layers: Mapping[str, Layer],
+    choice: Choice,
     instance: str,
     images: Iterable[str],
     ranges: Sequence[Range] | None = None,
@@ -120,30 +120,31 @@ def plan(
     """Hold a cluster against a release.
 
     Args:
-        layers: what a platform consists of.
+        choice: what a platform consists of.
         instance: its name.
         images: references that it runs.
         ranges: which versions go together; none: ``data/support.yaml``.
     """
     ranges = known_ranges() if ranges is None else ranges
     parts = {part.layer: part for part in detection().parts}
-    names = dict.fromkeys(["gateway-api", *(layer.release for layer in layers.values() if layer.release in parts)])
+    chosen = choice.layers.values()
+    names = dict.fromkeys(["gateway-api", *(layer.release for layer in chosen if layer.release in parts)])
     lines = [_kubernetes(survey, release, ranges)]
     for name in names:
         seen = survey.sightings.get(name)
         if seen or name in release.layers:
             lines.append(_line(parts[name], seen, release, instance, ranges))
     others = [parts[line.part] for line in lines if line.state is State.USED and line.part in parts]
-    used = {made for part in others for made in part.makes}
+    ours = choice.without({made for part in others for made in part.makes})
     installed = survey.installed if survey.owner == instance else ()
-    missing = [name for name in layers if name not in used and name not in installed]
+    missing = [name for name in ours.layers if name not in installed]
     absent = sorted(set(images) - survey.nodes.images) if survey.nodes.images is not None else []
     return Plan(
         survey,
         instance,
         [*lines, *_platform(survey, instance)],
         missing,
-        frozenset(used),
+        ours,
         pulled=[each for each in absent if not each.startswith(OUR_IMAGES)],
         nowhere=[each for each in absent if each.startswith(OUR_IMAGES)],
     )

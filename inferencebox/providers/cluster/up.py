@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
@@ -19,6 +20,7 @@ from inferencebox.providers.cluster import kubeconfig
 from inferencebox.providers.cluster.access import TO_INSTALL, TO_LOOK, Access
 from inferencebox.providers.cluster.lease import Lease, whoami
 from inferencebox.providers.cluster.plan import Plan, plan
+from inferencebox.providers.cluster.pulling import obstacle
 from inferencebox.providers.cluster.removal import Removal, Tell
 from inferencebox.providers.cluster.survey import survey
 from inferencebox.providers.exclusive import alone
@@ -71,9 +73,9 @@ def examine(access: Access, instance: str, release: Release, options: PlatformOp
     """
     version = access.version()
     access.require(TO_LOOK)
-    chosen = chosen_layers(access.kube, options)
-    images = needed(release, chosen).values()
-    return plan(survey(access.kube, access.context, version), release, chosen, instance, images)
+    found = survey(access.kube, access.context, version)
+    choice = chosen_layers(access.kube, options, partial(obstacle, found.nodes, release))
+    return plan(found, release, choice, instance, needed(release, choice.layers).values())
 
 
 def running(instance: str, options: PlatformOptions, progress: Progress) -> KubernetesPlatform | None:
@@ -172,9 +174,8 @@ def _install(
             lease.require()
         listener(layer, what, seconds)
 
-    chosen = [name for name in chosen_layers(kube, options) if name not in found.used]
-    about.write(kube, about.About(instance, chosen))
-    target = Target(PROVIDER, references(release), found.small, found.used, is_shared=True)
+    about.write(kube, about.About(instance, list(found.choice.layers)))
+    target = Target(PROVIDER, references(release), found.small, found.choice, is_shared=True)
     return bring_up_on(instance, release, options, target, progress, watched, {}, dag.Timeline())
 
 

@@ -4,11 +4,13 @@ import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from inferencebox import images
 from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
+from inferencebox.layers.choice import Choice, sparable
 from inferencebox.paths import state_dir
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.programs import Progress
@@ -36,6 +38,14 @@ class Ascent:
     archives: dict[str, Path] = field(default_factory=dict)
     made: cluster.Cluster | None = None
 
+    @cached_property
+    def choice(self) -> Choice:
+        """What is installed, known when the cluster is there."""
+        return chosen_layers(Kube(state_dir(self.instance) / "kubeconfig"), self.options, self.obstacle)
+
+    def obstacle(self, image: str) -> str | None:
+        return images.obstacle(self.release, image)
+
     def steps(self) -> Mapping[str, dag.Step]:
         """What gets the images onto the nodes; `load` is the last of it."""
         return {"images": dag.Step(self.make_images), "load": dag.Step(self.load_images, ["images"])}
@@ -52,8 +62,10 @@ class Ascent:
         self.made = handle
 
     def make_images(self) -> None:
-        chosen = chosen_layers(Kube(state_dir(self.instance) / "kubeconfig"), self.options)
-        self.archives.update(images.provide(self.release, list(needed(self.release, chosen)), self.progress))
+        spared = sparable(self.choice.layers)
+        wanted = needed(self.release, self.choice.layers)
+        names = [name for name in wanted if name not in spared or not self.obstacle(name)]  # nodes have it already
+        self.archives.update(images.provide(self.release, names, self.progress))
 
     def load_images(self) -> None:
         assert self.made
@@ -71,7 +83,7 @@ def bring_up(
         (home / KIND_MARK).touch()
         ascent = Ascent(instance, release, options, progress)
         before = dag.run({"cluster": dag.Step(ascent.make_cluster)}, listener)
-        target = Target("kind", references(release), small=True)
+        target = Target("kind", references(release), small=True, choice=ascent.choice)
         return bring_up_on(instance, release, options, target, progress, listener, ascent.steps(), before)
 
 

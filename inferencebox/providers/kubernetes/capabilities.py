@@ -11,9 +11,8 @@ from inferencebox.layers.readiness import why_not_ready
 from inferencebox.platform import Platform
 from inferencebox.polling import poll
 from inferencebox.probes.kubernetes import Kube
-from inferencebox.providers.capabilities import EVERYWHERE
+from inferencebox.providers.capabilities import EVERYWHERE, NOT_ASKED_FOR
 
-NOT_BUILT = "not part of the platform on Kubernetes yet"
 STATUS_PORT = 15021
 """Of a sidecar: where it says whether it is ready, to whoever gets that far. No tenant's NetworkPolicy allows it."""
 API_SERVER = "component=kube-apiserver"
@@ -31,13 +30,13 @@ CAPABILITIES: dict[str, str | None] = {
     "networkpolicy": None,
     "pod-logs": None,
     "cert-manager": None,
-    "grafana": NOT_BUILT,
-    "kiali": NOT_BUILT,
+    "grafana": NOT_ASKED_FOR,
+    "kiali": NOT_ASKED_FOR,
     "kubernetes.audit": None,
     "management": None,
     "processes": "in a cluster not every program is asked its version yet: not the nodes', nor those without a flag",
 }
-"""As declared; telemetry and logs by whether they were wished for."""
+"""As declared; telemetry and logs by whether they were wished for, what one layer gives by whether it could be had."""
 SHARED: dict[str, str | None] = {
     "upgrade": "a run holds a cluster that others use too, and nobody brings another release up there meanwhile",
 }
@@ -101,6 +100,8 @@ PARTS: Mapping[str, Sequence[Part]] = {
     "jaeger": _deployment("monitoring", "jaeger"),
     "chargeback": _deployment("monitoring", "chargeback"),
     "loki": (*_deployment("monitoring", "loki"), Part("daemonset", "monitoring", "log-collector")),
+    "grafana": _deployment("monitoring", "grafana"),
+    "kiali": _deployment("monitoring", "kiali"),
     "packets": (Part("pod", "inferencebox", "beside"),),
 }
 """What it takes; what is offered without an entry takes nothing but Kubernetes itself."""

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-from inferencebox.layers.catalogue import Layer
+from inferencebox.images import obstacle
+from inferencebox.layers.catalogue import Layer, layers
+from inferencebox.layers.choice import sparable
 from inferencebox.providers.options import LOG_PROGRAMS
 from inferencebox.release import Release
 
@@ -15,6 +17,13 @@ SUITE = "suite"
 """The suite itself, for `ibox job`; no part of a platform."""
 
 
+def obtainable(release: Release) -> tuple[list[str], dict[str, str]]:
+    """Names of all images of a release that this machine can have; and why not those that a platform can do without."""
+    spared = sparable(layers()) & release.images.keys()
+    left_out = {name: why for name in sorted(spared) if (why := obstacle(release, name))}
+    return [name for name in release.images if name not in left_out], left_out
+
+
 def references(release: Release) -> Mapping[str, str]:
     """Name of each image of a platform -> what its nodes call it."""
     left_out = (*OF_THE_CLUSTER, SUITE)
@@ -22,7 +31,8 @@ def references(release: Release) -> Mapping[str, str]:
 
 
 def needed(release: Release, chosen: Mapping[str, Layer]) -> Mapping[str, str]:
-    """Those that a platform of these layers takes: what keeps logs takes minutes to build, and is left out without."""
+    """Those that a platform of these layers takes: what keeps logs takes minutes to build, and what only registries
+    have may not be to be had. Where no layer needs them they are left out."""
     used = {image for layer in chosen.values() for image in layer.images.values()}
-    unused = set(LOG_PROGRAMS) - used
+    unused = {*LOG_PROGRAMS, *sparable(layers())} - used
     return {name: reference for name, reference in references(release).items() if name not in unused}

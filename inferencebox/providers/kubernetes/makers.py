@@ -2,6 +2,7 @@
 
 import base64
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ SCRAPE_INTERVAL = "5s"
 AUTHORITIES = {"edge-authority": "inferencebox edge", "mesh-authority": "inferencebox mesh"}
 """Secret in cert-manager's namespace -> name of the authority."""
 AUTHORITY_NAMESPACE = "cert-manager"
+KIALI = "kiali"
+SIGNING_KEY = "signing-key"
 SYSTEM_NAMESPACES = (
     "istio-system", "cert-manager", "knative-serving", "kserve", "envoy-gateway-system", "envoy-ai-gateway-system",
     objects.OURS,
@@ -57,9 +60,12 @@ class Makers:
             "telemetry": telemetry(),
             "loki": loki(),
             "log-collector": log_collector(),
+            "grafana": grafana(),
+            "kiali": kiali(),
         }
         made = {name: Maker(_text(found), lambda found=found: found) for name, found in plain.items()}  # type: ignore[misc]
-        return {**made, "authorities": Maker("made once", self._authorities)}
+        once = {"authorities": self._authorities, "kiali-key": self._kiali_key}
+        return {**made, **{name: Maker("made once", documents) for name, documents in once.items()}}
 
     def _namespaces(self) -> list[Document]:
         system = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in SYSTEM_NAMESPACES]
@@ -109,6 +115,12 @@ class Makers:
             _secret(policies.GATEWAY_NAMESPACE, "tier2-ca", {"ca.crt": mesh.certificate}),
         ]
 
+    def _kiali_key(self) -> list[Document]:
+        """What Kiali seals its users' sessions with: the one that is there already, or a new one."""
+        there = self.kube.get("secret", KIALI, MONITORING)
+        key = base64.b64decode(there.object["data"][SIGNING_KEY]) if there.ok else secrets.token_hex(16).encode()
+        return [_secret(MONITORING, KIALI, {SIGNING_KEY: key})]
+
     def _existing(self, name: str) -> Certificate | None:
         reply = self.kube.get("secret", name, AUTHORITY_NAMESPACE)
         if not reply.ok:
@@ -150,6 +162,16 @@ def log_collector() -> list[Document]:
     store = f"http://loki.{MONITORING}.svc.cluster.local:3100"
     told = policies.log_collector("kubernetes", "/var/lib/log-collector", store)
     return [_config_map(MONITORING, "log-collector", {"log-collector.yaml": told})]
+
+
+def grafana() -> list[Document]:
+    """Grafana's provisioning."""
+    return [_config_map(MONITORING, f"grafana-{kind}", files) for kind, files in policies.grafana().items()]
+
+
+def kiali() -> list[Document]:
+    """Kiali's configuration."""
+    return [_config_map(MONITORING, KIALI, {"kiali.yaml": policies.kiali()})]
 
 
 def certificate_of(kube: Kube, authority: str) -> bytes:

@@ -10,7 +10,8 @@ from typing import Any
 from inferencebox import policies
 from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
-from inferencebox.layers.catalogue import Layer, layers
+from inferencebox.layers.catalogue import layers
+from inferencebox.layers.choice import Choice, Obstacle, choose
 from inferencebox.layers.documents import Kitchen, Small
 from inferencebox.layers.fingerprint import fingerprint
 from inferencebox.layers.install import Installer, Record
@@ -34,13 +35,19 @@ from .platform import MONITORING, TIER_1, KubernetesPlatform
 
 PROGRAMS = ("kubectl", "helm")
 SYSTEM = "envoy-gateway-system"
-WISHED_PORTS = {"gateway": 8080, "jwt-server": 8081, "management": 8085, "prometheus": 9090, "jaeger": 16686}
+WISHED_PORTS = {
+    "gateway": 8080, "jwt-server": 8081, "management": 8085, "grafana": 3000, "prometheus": 9090, "jaeger": 16686,
+    "kiali": 20001,
+}  # fmt: skip
+"""SPEC 1.8; another where somebody has it."""
 MONITORING_PORTS: Mapping[str, Mapping[str, int]] = {
     "prometheus": {
         "prometheus": 9090, "alertmanager": 9093, "jaeger": 16686, "prom-label-proxy": 8081, "chargeback": 8090,
         "alert-sink": 8080,
     },
     "loki": {"loki": 3100},
+    "grafana": {"grafana": 3000},
+    "kiali": {"kiali": 20001},
 }  # fmt: skip
 """Capability -> entrances of a platform that has it."""
 CONNECT_SECONDS = 1.0
@@ -54,14 +61,14 @@ class Target:
         provider: who provides it.
         images: name of an image -> reference by which its nodes have it.
         small: whether its machine is small.
-        without: layers that are not installed, for somebody else's do as well.
+        choice: what is installed there.
         is_shared: whether others have objects there, which are left as they are.
     """
 
     provider: str
     images: Mapping[str, str]
     small: bool
-    without: frozenset[str] = frozenset()
+    choice: Choice
     is_shared: bool = False
 
 
@@ -89,13 +96,12 @@ def bring_up_on(
     home = state_dir(instance)
     kube = Kube(home / "kubeconfig")
     programs = provide(release, PROGRAMS, progress)
-    chosen = chosen_layers(kube, options)
+    chosen = target.choice.layers
     watched, collected = "telemetry" in chosen, "loki" in chosen
     kitchen = _kitchen(instance, release, options, watched, target, kube, programs["helm"], progress)
     installer = Installer(kube, kitchen, listener, others=Others(kube, instance) if target.is_shared else None)
-    known = {name: layer for name, layer in chosen.items() if name not in target.without}
-    steps = {**loading, **installer.steps(known)}
-    for name, layer in known.items():
+    steps = {**loading, **installer.steps(chosen)}
+    for name, layer in chosen.items():
         if layer.pods:
             steps[name] = dag.Step(steps[name].run, [*loading, *steps[name].after])
     try:
@@ -110,6 +116,7 @@ def bring_up_on(
             **CAPABILITIES,
             **telemetry(watched),
             **logs(collected),
+            **target.choice.given,
             **(SHARED if target.is_shared else {}),
         },
         layers={**before.seconds, **timeline.seconds},
@@ -120,23 +127,18 @@ def bring_up_on(
     record.capabilities = confirmed(platform, kube, record.capabilities)
     state.write(home, record)
     pins.write(pins.path(home), release)
-    about.write(kube, about.About(instance, list(known), record))
+    about.write(kube, about.About(instance, list(chosen), record))
     return KubernetesPlatform(instance)
 
 
-def chosen_layers(kube: Kube, options: PlatformOptions) -> dict[str, Layer]:
-    """What a platform consists of: what each has, what was asked for, what is there already (it is not taken away), and
-    what those come after."""
-    known, there = layers(), Record(kube).read()
-    wished = {name for name, asked in (("telemetry", options.telemetry), ("logs", options.logs)) if asked}
-    open_ = [name for name, layer in known.items() if not layer.option or layer.option in wished or name in there]
-    chosen: set[str] = set()
-    while open_:
-        name = open_.pop()
-        if name not in chosen:
-            chosen.add(name)
-            open_ += known[name].after
-    return {name: layer for name, layer in known.items() if name in chosen}
+def chosen_layers(kube: Kube, options: PlatformOptions, obstacle: Obstacle) -> Choice:
+    """What the platform on this cluster will consist of.
+
+    Args:
+        obstacle: why its nodes can't have an image.
+    """
+    asked = {name for name, wished in (("telemetry", options.telemetry), ("logs", options.logs)) if wished}
+    return choose(layers(), asked, Record(kube).read(), obstacle)
 
 
 def take_hold(
@@ -245,6 +247,8 @@ def _kitchen(
         "telemetry_configuration": _digest(makers.telemetry()),
         "loki_configuration": _digest(makers.loki()),
         "log_collector_configuration": _digest(makers.log_collector()),
+        "grafana_configuration": _digest(makers.grafana()),
+        "kiali_configuration": _digest(makers.kiali()),
         "instance": instance,
     }
     return Kitchen(

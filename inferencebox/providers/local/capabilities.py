@@ -4,7 +4,11 @@ from inferencebox.providers.capabilities import EVERYWHERE
 
 NO_KUBELET = "no kubelet on the local provider: no pod ever runs (use --provider kind)"
 NO_KNATIVE = "Knative and KServe controllers need running pods (use --provider kind)"
-NOT_ON_MIRRORS = "cannot be had from package mirrors (its Go module is refused): use a provider with a registry"
+NO_TREES = (
+    "Grafana is a program and the tree of files beside it, and out of vendors' images the local provider takes single "
+    "programs (use --provider kind where a registry answers)"
+)
+NO_MAP = "Kiali draws Deployments and pods, and no pod ever runs here (use --provider kind where a registry answers)"
 NOT_BUILT = "not part of the local platform yet"
 
 ONE_PROCESS_TREE = (
@@ -21,8 +25,8 @@ CAPABILITIES: dict[str, str | None] = {
     "networkpolicy": NO_KUBELET,
     "pod-logs": NO_KUBELET,
     "cert-manager": "cert-manager is not part of the local platform (use --provider kind)",
-    "grafana": f"Grafana {NOT_ON_MIRRORS}",
-    "kiali": f"Kiali {NOT_ON_MIRRORS}",
+    "grafana": NO_TREES,
+    "kiali": NO_MAP,
     "management": None,
     "kubernetes.audit": None,
 }
