@@ -105,6 +105,9 @@ def _cause(status: int, reason: str, message: str) -> str | None:
 
 Replies = list[KubeReply]
 
+Note = Callable[[Document, str, bool], None]
+"""Takes an object as it is now, the field manager, and whether it is new."""
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -208,6 +211,7 @@ class Kube:
         self._user: str | None = None
         self._groups: tuple[str, ...] = ()
         self._told = True
+        self._note: Note | None = None
         self._discovery = Discovery(self._discover)
 
     @property
@@ -225,6 +229,12 @@ class Kube:
         """The same server and user, not told to the evidence: for who looks again and again and sums up himself."""
         other = object.__new__(Kube)
         other.__dict__.update(self.__dict__, _told=False)
+        return other
+
+    def noting(self, note: Note) -> "Kube":
+        """The same server and user; of each object that is created or applied `note` is told."""
+        other = object.__new__(Kube)
+        other.__dict__.update(self.__dict__, _note=note)
         return other
 
     # --- reading
@@ -342,14 +352,16 @@ class Kube:
         if dry_run:
             query |= {"dryRun": "All", "fieldValidation": "Strict"}
             command[1:1] = ["--dry-run=server", "--validate=strict"]
-        return [
+        made = (
             self._on_document(document, "PATCH", namespace, query, _APPLY, command) for document in parse(documents)
-        ]
+        )
+        return [self._noted(reply, manager, dry_run) for reply in made]
 
     def create(self, document: Document, namespace: str | None = None, dry_run: bool = False) -> KubeReply:
         query = {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
         command = ["create", *(["--dry-run=server"] if dry_run else []), "-f", "-"]
-        return self._on_document(document, "POST", namespace, query, "application/json", command)
+        reply = self._on_document(document, "POST", namespace, query, "application/json", command)
+        return self._noted(reply, FIELD_MANAGER, dry_run)
 
     def replace(self, document: Document) -> KubeReply:
         """Put it in the place of the object of its name; with a `resourceVersion`, only if that is still current."""
@@ -401,6 +413,11 @@ class Kube:
         return Token(value, f"service account {namespace}/{account}")
 
     # --- sending
+
+    def _noted(self, reply: KubeReply, manager: str, dry_run: bool) -> KubeReply:
+        if self._note is not None and reply.ok and not dry_run and reply.object["metadata"].get("uid"):
+            self._note(reply.object, manager, reply.status == 201)
+        return reply
 
     def _on_document(
         self,

@@ -128,7 +128,7 @@ def test_load_brings_more_pods_but_never_too_many(
         confirm(1 - seen.window.error_rate, at_least(0.99))
 
 
-@scenario("SCL-05", needs=NEEDS, sabotage="scaling.to-zero-disabled", seconds=180)
+@scenario("SCL-05", needs=NEEDS, sabotage="scaling.to-zero-disabled", seconds=200)
 def test_after_the_load_the_pods_go_again(
     own_service: OwnServiceFactory, gateway: Gateway, tenant_c: Tenant, story: Story
 ) -> None:
@@ -136,9 +136,13 @@ def test_after_the_load_the_pods_go_again(
     service = own_service("tenant-c", scale_target=2, max_replicas=3)
     ask = gateway.predict(service, tenant_c.token, headers=AT_WORK).with_(timeout=30)
     with PodWatch(service) as watch:
-        with story.given("load that takes two pods or more"):
+
+        def pods_under_load() -> int:
             load(ask.called("a prediction under load"), users=8, seconds=20)
-            confirm(watch.most, at_least(2))
+            return watch.most
+
+        with story.given("load for as long as it takes to have two pods or more"):
+            eventually(pods_under_load, at_least(2), within=LOAD_SECONDS)
         with story.when("it is over"):
             eventually(service.how_many, equals(0), within=Timeouts.current().scale_down, every=1.0)
         with story.then("no pod is left"):

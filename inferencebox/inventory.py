@@ -1,0 +1,145 @@
+"""What a process makes on a platform that may outlive it: noted, so that the next run removes what a killed one left.
+
+A process that ends in good order takes down what it made and drops its inventory; one that is killed can't. Whether it
+still runs the kernel says, by the lock on the file.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inferencebox.errors import SetupProblem
+from inferencebox.manifests import Document
+from inferencebox.platform import Platform, WorkloadSpec
+from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube
+
+FOLDER = "inventories"
+WORKLOAD = "Workload"
+"""Of a replica, which is no object of Kubernetes everywhere."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One thing.
+
+    Args:
+        manager: whose fields of the object were set; empty: the whole object was made.
+        uid: of the object made; one that somebody else made in its place meanwhile is left alone.
+    """
+
+    kind: str
+    api_version: str
+    namespace: str
+    name: str
+    uid: str = ""
+    manager: str = ""
+
+    @property
+    def resource(self) -> str:
+        """As `Kube` takes it: kinds of one name are told apart by their group."""
+        group = self.api_version.rpartition("/")[0]
+        return f"{self.kind}.{group}" if group else self.kind
+
+    def __str__(self) -> str:
+        part = f"{self.manager}'s part of " if self.manager else ""
+        return f"{part}{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
+
+
+class Inventory:
+    """This process's, in a platform's state folder. The file comes with the first thing that is made."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / FOLDER / f"{os.getpid()}.jsonl"
+        self._file: int | None = None
+
+    def note_object(self, found: Document, manager: str, is_new: bool) -> None:
+        """An object was made, or fields of one were set. Ordinary changes to what others made are none of ours."""
+        if not is_new and manager == FIELD_MANAGER:
+            return
+        metadata = found["metadata"]
+        where = (found["kind"], found["apiVersion"], metadata.get("namespace", ""), metadata["name"])
+        self._write(Made(*where, uid=metadata["uid"]) if is_new else Made(*where, manager=manager))
+
+    def note_workloads(self, specs: Sequence[WorkloadSpec]) -> None:
+        """Before they are started: that takes a while."""
+        for spec in specs:
+            self._write(Made(WORKLOAD, "", spec.namespace, spec.name))
+
+    def drop(self) -> None:
+        """All of it has been taken down."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, made: Made) -> None:
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            os.write(self._file, (json.dumps(asdict(made)) + "\n").encode())
+        except OSError as problem:
+            raise SetupProblem(f"{self._path} can't be written ({problem.strerror})", "make room") from problem
+
+
+def clear_away(home: Path, kube: Kube, platform: Platform) -> list[str]:
+    """Remove what processes that are gone left on a platform; what was there is the answer.
+
+    Args:
+        home: the platform's state folder.
+    """
+    removed: list[str] = []
+    for path in sorted((home / FOLDER).glob("*.jsonl")):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its process runs
+            things = list(_read(file.read()))
+            removed += [str(made) for made in reversed(things) if _remove(made, kube)]
+            removed += [str(made) for made in _remove_workloads(things, platform)]
+            path.unlink(missing_ok=True)
+    return removed
+
+
+def _read(text: str) -> Iterator[Made]:
+    for line in text.splitlines():
+        try:
+            yield Made(**json.loads(line))
+        except (ValueError, TypeError):
+            return  # killed while it wrote
+
+
+def _remove(made: Made, kube: Kube) -> bool:
+    if made.kind == WORKLOAD:
+        return False
+    found = kube.get(made.resource, made.name, made.namespace or None)
+    if not found.ok:
+        return False
+    if made.manager:
+        return _let_go(made, found.object, kube)
+    if found.object["metadata"]["uid"] != made.uid:
+        return False
+    return kube.delete(made.resource, made.name, made.namespace or None).ok
+
+
+def _let_go(made: Made, found: Any, kube: Kube) -> bool:
+    """Who applies an object without its fields gives them up."""
+    if all(each.get("manager") != made.manager for each in found["metadata"].get("managedFields") or []):
+        return False
+    place = {"namespace": made.namespace} if made.namespace else {}
+    bare = {"apiVersion": made.api_version, "kind": made.kind, "metadata": {"name": made.name, **place}}
+    return all(reply.ok for reply in kube.apply([bare], manager=made.manager))
+
+
+def _remove_workloads(things: Sequence[Made], platform: Platform) -> list[Made]:
+    wanted = {(made.namespace, made.name): made for made in things if made.kind == WORKLOAD}
+    found = [each for each in platform.workloads() if (each.namespace, each.name) in wanted] if wanted else []
+    if found:
+        platform.remove_workloads(found)
+    return [wanted[each.namespace, each.name] for each in found]
