@@ -164,6 +164,7 @@ def a_broken_revision(own_service: OwnServiceFactory, gateway: Gateway, tenant: 
         model.release("v3", 50, readinessProbe={"httpGet": {"path": "/not-there", "port": 8080}, "periodSeconds": 1})
         eventually(lambda: len(model.replicas_of("v3")), equals(1), within=Timeouts.current().first_ready)
         (broken,) = model.replicas_of("v3")
+        eventually(broken.answers, equals(True), within=Timeouts.current().first_ready)
         eventually(partial(broken.arrivals, path="/not-there"), length(at_least(5)))
     _nobody_meets(broken, {"v1", "v2"}, call, story)
     with story.when("one that works is released, with half of the traffic"):
