@@ -85,6 +85,7 @@ class Doorkeeper(ABC):
     def __init__(self) -> None:
         self._ports: dict[tuple[str, int, str], int] = {}
         self._servers: list[asyncio.Server] = []
+        self._led: set[asyncio.Task[None]] = set()
 
     @abstractmethod
     async def connect(self, address: str, port: int, pod: str) -> Streams:
@@ -113,8 +114,10 @@ class Doorkeeper(ABC):
             listener = _listener(wish)
             self._ports[target] = listener.getsockname()[1]
 
-            async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                await self._lead(target, reader, writer)
+            def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                led = asyncio.create_task(self._lead(target, reader, writer))
+                self._led.add(led)  # asyncio itself lets go of who only waits for a reply
+                led.add_done_callback(self._led.discard)
 
             self._servers.append(await asyncio.start_server(lead, sock=listener, limit=CHUNK, backlog=BACKLOG))
         return self._ports[target]

@@ -9,6 +9,15 @@ import contextlib
 import sys
 
 PORT = 9998
+_LED: set[asyncio.Task[None]] = set()
+"""asyncio itself lets go of a connection on which both sides only wait for a reply."""
+
+
+def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Lead a connection, until it ends."""
+    led = asyncio.create_task(lead(reader, writer))
+    _LED.add(led)
+    led.add_done_callback(_LED.discard)
 
 
 async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -34,7 +43,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def main(port: int) -> None:
     """Serve until ended."""
-    async with await asyncio.start_server(lead, "127.0.0.1", port) as server:
+    async with await asyncio.start_server(take, "127.0.0.1", port) as server:
         await server.serve_forever()
 
 
