@@ -17,6 +17,8 @@ IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 FILES_PREFIX = "files-"
 IMAGE_PREFIX = "image-"
 DEFAULT_RELEASE = "2026.11"
+OUR_IMAGES = "docker.io/inference-in-a-box/"
+"""Images of our own programs: no public registry has them."""
 
 Picked = TypeVar("Picked")
 

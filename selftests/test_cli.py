@@ -25,7 +25,7 @@ def ibox(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[st
 
 
 HELPS = (
-    "build|doctor|job|releases|releases check|bundle create|bundle verify|bundle load",
+    "build|doctor|job|releases|releases check|releases pin|bundle create|bundle verify|bundle load",
     "engine up|engine down|engine status",
 )
 

@@ -24,11 +24,11 @@ from inferencebox.programs import registry as registry_client
 from inferencebox.providers.cluster import kubeconfig
 from inferencebox.providers.cluster.access import TO_INSTALL, Access
 from inferencebox.providers.cluster.lease import Lease
-from inferencebox.providers.cluster.plan import OUR_IMAGES, Plan, State, plan
+from inferencebox.providers.cluster.plan import Plan, State, plan
 from inferencebox.providers.cluster.pulling import obstacle
 from inferencebox.providers.cluster.removal import Removal
 from inferencebox.providers.cluster.survey import Nodes, detection, quantity, split, survey
-from inferencebox.release import DEFAULT_RELEASE, Release
+from inferencebox.release import DEFAULT_RELEASE, OUR_IMAGES, Release
 
 Document = dict[str, Any]
 KIALI = "quay.io/kiali/kiali:v2.11.0"

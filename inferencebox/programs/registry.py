@@ -60,14 +60,14 @@ class Repository:
     """
 
     def __init__(self, reference: str) -> None:
-        import oras.container  # takes a third of a second, and most runs need no registry
-        import oras.provider
-
         self._reference = reference
         host, repository = split_reference(reference)
         why = probe(host)
         if why:
             raise Unavailable(why, FIX)
+        import oras.container  # takes a third of a second, and most runs need no registry
+        import oras.provider
+
         self._container = oras.container.Container(f"{host}/{repository}")
         self._registry = oras.provider.Registry(hostname=host, insecure=_scheme(host) == "http")
         session = self._registry.session

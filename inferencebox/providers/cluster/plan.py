@@ -7,11 +7,9 @@ from enum import StrEnum
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.choice import Choice
 from inferencebox.providers.cluster.survey import Part, Sighting, Survey, detection
-from inferencebox.release import Release
+from inferencebox.release import OUR_IMAGES, Release
 from inferencebox.support import Level, Range, known_ranges, line_of
 
-OUR_IMAGES = "docker.io/inference-in-a-box/"
-"""Images of our own programs: no public registry has them."""
 SMALL_CORES = 8
 """A cluster with fewer cores gets the small requests (`layers/small.yaml`)."""
 
