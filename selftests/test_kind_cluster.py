@@ -9,10 +9,15 @@ import yaml
 from fixtures.options import kind_options, stays
 from inferencebox import policies
 from inferencebox.errors import SetupProblem
+from inferencebox.layers.catalogue import layers
+from inferencebox.layers.choice import Choice
+from inferencebox.programs.progress import Silent
 from inferencebox.providers.kind import cluster, node
+from inferencebox.providers.kind import up as kind_up
 from inferencebox.providers.kind.cluster import Cluster, Tools
 from inferencebox.providers.kind.engine import Engine
-from inferencebox.providers.options import KindOptions
+from inferencebox.providers.kubernetes.images import references
+from inferencebox.providers.options import KindOptions, PlatformOptions
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 pytest_kind = pytest.importorskip("pytest_kind.cluster")
@@ -256,3 +261,21 @@ def test_the_nodes_network_is_the_clusters_network() -> None:
     networking = cluster.configuration(1, [], POLICY)["networking"]
     assert networking == {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
     json.loads((node.folder() / "node/usr/local/share/inferencebox/pods.conflist").read_text())
+
+
+def test_an_image_that_a_platform_can_do_without_does_not_keep_the_others_from_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release = Release.load(DEFAULT_RELEASE)
+
+    def provide(_release: Release, names: list[str], _progress: object) -> dict[str, Path]:
+        if "grafana" in names:
+            raise SetupProblem("its registry broke off", "try again")
+        return {name: tmp_path / name for name in names}
+
+    monkeypatch.setattr(kind_up.images, "provide", provide)
+    ascent = kind_up.Ascent("own", release, PlatformOptions(), Silent())
+    ascent.choice = Choice(layers(), {})
+    ascent.make_images()
+    assert set(references(release)) - set(ascent.archives) == {"grafana"}
+    assert "kiali" in ascent.archives

@@ -5,10 +5,13 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from inferencebox.errors import SetupProblem
+from inferencebox.layers import dag
 from inferencebox.layers.catalogue import layers
 from inferencebox.platform import Workload
 from inferencebox.providers.capabilities import EVERYWHERE, logs, telemetry
 from inferencebox.providers.kubernetes.capabilities import CAPABILITIES, PARTS, confirmed
+from inferencebox.providers.kubernetes.up import lost_by
 from inferencebox.providers.options import DASHBOARDS
 
 READY = {
@@ -94,6 +97,18 @@ def test_what_was_left_out_keeps_its_reason_and_what_was_installed_is_confirmed(
     found = confirmed(FakePlatform(), FakeKube(absent={"grafana", "kiali"}), declared)
     assert found["grafana"] == "only a registry has it"
     assert found["kiali"] == "the cluster has no deployment monitoring/kiali"
+
+
+def test_a_layer_that_did_not_get_ready_costs_the_capability_that_it_gives_and_nothing_else():
+    failed = dag.StepsFailed({"kiali": SetupProblem("its pod has no image", "look")}, {}, dag.Timeline())
+    assert lost_by(failed, layers()) == {"kiali": "layer kiali: its pod has no image"}
+
+
+@pytest.mark.parametrize("step", ["istiod", "images"])
+def test_what_a_platform_cannot_do_without_ends_the_bring_up_with_all_that_failed(step):
+    errors = {"kiali": SetupProblem("no image", "look"), step: SetupProblem("broken", "look")}
+    with pytest.raises(SetupProblem, match=f"layer kiali: no image; layer {step}: broken"):
+        lost_by(dag.StepsFailed(errors, {}, dag.Timeline()), layers())
 
 
 def test_every_layer_that_gives_a_capability_gives_one_that_is_confirmed():

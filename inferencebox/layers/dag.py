@@ -47,10 +47,10 @@ Listener = Callable[[str, str, float], None]
 
 
 class StepsFailed(Exception):
-    """Steps that failed, each with its error, and the steps that were not begun for that."""
+    """Steps that failed, each with its error, and the steps that were not begun for that; and how long all took."""
 
-    def __init__(self, errors: Mapping[str, Exception], skipped: Mapping[str, str]) -> None:
-        self.errors, self.skipped = dict(errors), dict(skipped)
+    def __init__(self, errors: Mapping[str, Exception], skipped: Mapping[str, str], timeline: Timeline) -> None:
+        self.errors, self.skipped, self.timeline = dict(errors), dict(skipped), timeline
         words = [f"{name}: {error}" for name, error in self.errors.items()]
         words += [f"{name} was not begun for want of {cause}" for name, cause in self.skipped.items()]
         super().__init__("; ".join(words))
@@ -111,13 +111,16 @@ def run(
                 if error := future.exception():
                     errors[name] = error
                 sorter.done(name)
-    _raise(errors, skipped, keep_going)
+    _raise(errors, skipped, keep_going, timeline)
     return timeline
 
 
-def _raise(errors: Mapping[str, BaseException], skipped: Mapping[str, str], keep_going: bool) -> None:
+def _raise(
+    errors: Mapping[str, BaseException], skipped: Mapping[str, str], keep_going: bool, timeline: Timeline
+) -> None:
     first = next((error for error in errors.values() if not keep_going or not isinstance(error, Exception)), None)
     if first is not None:
         raise first
     if errors:
-        raise StepsFailed({name: error for name, error in errors.items() if isinstance(error, Exception)}, skipped)
+        failed = {name: error for name, error in errors.items() if isinstance(error, Exception)}
+        raise StepsFailed(failed, skipped, timeline)

@@ -62,10 +62,15 @@ class Ascent:
         self.made = handle
 
     def make_images(self) -> None:
-        spared = sparable(self.choice.layers)
         wanted = needed(self.release, self.choice.layers)
-        names = [name for name in wanted if name not in spared or not self.obstacle(name)]  # nodes have it already
-        self.archives.update(images.provide(self.release, names, self.progress))
+        spared = [name for name in wanted if name in sparable(self.choice.layers)]
+        firm = [name for name in wanted if name not in spared]
+        self.archives.update(images.provide(self.release, firm, self.progress))
+        for name in spared:
+            try:
+                self.archives.update(images.provide(self.release, [name], self.progress))
+            except SetupProblem as problem:  # the nodes have it, or its layer will say that it did not get ready
+                self.progress.end(name, problem.what)
 
     def load_images(self) -> None:
         assert self.made

@@ -10,7 +10,7 @@ from typing import Any
 from inferencebox import policies
 from inferencebox.errors import SetupProblem
 from inferencebox.layers import dag
-from inferencebox.layers.catalogue import layers
+from inferencebox.layers.catalogue import Layer, layers
 from inferencebox.layers.choice import Choice, Obstacle, choose
 from inferencebox.layers.documents import Kitchen, Small
 from inferencebox.layers.fingerprint import fingerprint
@@ -105,9 +105,9 @@ def bring_up_on(
         if layer.pods:
             steps[name] = dag.Step(steps[name].run, [*loading, *steps[name].after])
     try:
-        timeline = dag.run(steps, listener, keep_going=True)
+        timeline, lost = dag.run(steps, listener, keep_going=True), {}
     except dag.StepsFailed as failed:
-        raise _told(failed) from None
+        timeline, lost = failed.timeline, lost_by(failed, chosen)
     record = state.Record(
         provider=target.provider,
         release=release.name,
@@ -117,6 +117,7 @@ def bring_up_on(
             **telemetry(watched),
             **logs(collected),
             **target.choice.given,
+            **lost,
             **(SHARED if target.is_shared else {}),
         },
         layers={**before.seconds, **timeline.seconds},
@@ -269,9 +270,24 @@ def _digest(documents: list[Document]) -> str:
     return fingerprint([], json.dumps(documents, sort_keys=True))
 
 
+def lost_by(failed: dag.StepsFailed, chosen: Mapping[str, Layer]) -> dict[str, str | None]:
+    """Capabilities that a platform is without because their layers did not get ready, each with the reason.
+
+    Raises:
+        SetupProblem: something failed that a platform can't do without: all that did.
+    """
+    if any(name not in chosen or not chosen[name].gives for name in failed.errors):
+        raise _told(failed) from None
+    return {chosen[name].gives: f"layer {name}: {_what(error)}" for name, error in failed.errors.items()}
+
+
 def _told(failed: dag.StepsFailed) -> SetupProblem:
     first = next(iter(failed.errors.values()))
-    what = "; ".join(f"layer {name}: {getattr(error, 'what', error)}" for name, error in failed.errors.items())
+    what = "; ".join(f"layer {name}: {_what(error)}" for name, error in failed.errors.items())
     if failed.skipped:
         what += f". Not begun for want of them: {', '.join(sorted(failed.skipped))}"
     return SetupProblem(what, getattr(first, "fix", "see the layer's manifests"))
+
+
+def _what(error: Exception) -> str:
+    return str(getattr(error, "what", error))
