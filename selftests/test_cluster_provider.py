@@ -254,6 +254,11 @@ class TestPulling:
         registry.tags["v2.11.0"] = registry.add_image([])
         assert self.obstacle(nodes) is None
 
+    def test_what_an_older_release_does_not_name_cannot_be_had(self) -> None:
+        release = Release.load(DEFAULT_RELEASE)
+        older = release.model_copy(update={"images": {}})
+        assert obstacle(Nodes(), older, "kiali") == f"the release {release.name} names no image kiali"
+
     def test_what_is_left_out_is_part_of_the_plan(self, kube: Kube) -> None:
         choice = Choice({name: layer for name, layer in layers().items() if not layer.gives}, {"kiali": "no registry"})
         found = plan(survey(kube, "lab", "v1.33.4"), Release.load(DEFAULT_RELEASE), choice, "mine", [])

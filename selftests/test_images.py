@@ -316,6 +316,10 @@ def test_one_that_the_cache_has_needs_no_registry(
     assert images.obstacle(release, "tool") is None
 
 
+def test_one_that_an_older_release_does_not_name_cannot_be_had(project: Path, tmp_path: Path) -> None:
+    assert images.obstacle(chosen(tmp_path), "grafana") == "the release r names no image grafana"
+
+
 @pytest.mark.parametrize(
     ("digest", "refuse", "why"),
     [

@@ -195,6 +195,8 @@ def test_the_manifests_are_right_and_pinned(kube, story):
     documents += [document for place in ("local", "kubernetes") for document in policies.proxy(place, values)]
     documents += load(manifests_dir() / "management" / "crds")
     documents += policies.telemetry()
+    for entrance in sorted((manifests_dir() / "layers").glob("*/entrance.yaml")):
+        documents += load(entrance)
     with story.then(f"the API server takes all {len(documents)} objects, field by field, without storing them"):
         refusals = [f"{reply.asked}: {reply}" for reply in kube.apply(documents, dry_run=True) if not reply.ok]
         assert not refusals, refusals[0]
