@@ -60,7 +60,9 @@ def test_a_viewer_sees_its_own_tenants_telemetry_only(
     missing = {name: why for name in ("loki", "grafana") if (why := platform.capabilities.get(name))}
     if "loki" not in missing:
         sees_own_lines_only(door, tenant_a, tenant_b, began, story)
+    ports = [9090, 8081, 16686, 16702, 3100]
     if "grafana" not in missing:
+        ports.append(3000)
         with story.then("the dashboards show every tenant's data: with B's token alone Grafana shows nothing of them"):
             everybodys = "/api/datasources/proxy/uid/prometheus/api/v1/query?query=ai_model_requests_total"
             eventually(gateway.at(DASHBOARDS).get(everybodys, tenant_b.token), refused(401, at="tier-2"), streak=3)
@@ -68,7 +70,7 @@ def test_a_viewer_sees_its_own_tenants_telemetry_only(
     with story.then("without a token there is nothing to see"):
         eventually(door.get(everything), refused(401, by="jwt"))
     with story.then("and from a pod of A's there is no way past the gateway to B's traces, all metrics or all logs"):
-        for port in (9090, 8081, 16686, 16702, 3100):
+        for port in ports:
             unreachable_from(platform, tenant_a, port)
     if missing:
         rest = "; ".join(f"{name}: {why}" for name, why in missing.items())
