@@ -2,16 +2,21 @@
 
 import base64
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from loopback import reply, serving
 
+from fixtures.telemetry import kiali_of
+from inferencebox.identity import Token
 from inferencebox.layers.catalogue import layers
 from inferencebox.layers.documents import Kitchen, Small
 from inferencebox.manifests import Document
 from inferencebox.paths import manifests_dir
+from inferencebox.platform import Endpoint
 from inferencebox.probes.kubernetes import KubeReply
 from inferencebox.providers.kubernetes.images import references
 from inferencebox.providers.kubernetes.makers import Makers
@@ -155,3 +160,33 @@ def test_kialis_key_is_long_enough_for_it_and_stays_when_the_layer_is_made_anew(
     assert first["data"] == again["data"]
     assert one(made("kiali"), "Secret", "kiali")["data"] != first["data"]
     assert len(base64.b64decode(first["data"]["signing-key"])) == 32
+
+
+@dataclass
+class Entrance:
+    """A platform with this one."""
+
+    at: Endpoint
+
+    def endpoint(self, name: str) -> Endpoint:
+        assert name == "kiali"
+        return self.at
+
+
+class Accounts:
+    def token(self, namespace: str, account: str) -> Token:
+        return Token("a.b+c", f"{namespace}/{account}")
+
+
+def test_who_signed_in_to_kiali_goes_on_with_its_session() -> None:
+    def kiali(request: bytes) -> bytes:
+        if request.startswith(b"POST /kiali/api/authenticate "):
+            assert request.endswith(b"token=a.b%2Bc")
+            cookies = b"set-cookie: kiali-token-K=s3; Path=/kiali; HttpOnly\r\nset-cookie: old=; Max-Age=0\r\n"
+            return b"HTTP/1.1 200 OK\r\n" + cookies + b"content-length: 2\r\n\r\n{}"
+        return reply(200 if b"cookie: kiali-token-K=s3\r\n" in request else 401)
+
+    with serving(kiali) as server:
+        seen = kiali_of(Entrance(server.endpoint), Accounts()).get("/api/istio/config", validate="true")()  # type: ignore[arg-type]
+        assert seen.status == 200
+        assert b"GET /kiali/api/istio/config?validate=true " in server.requests[-1]
