@@ -50,6 +50,7 @@ class Registry:
         self.tags: dict[str, str] = {}
         self.asked: list[str] = []
         self.refuse = ""
+        self.wants_token = False
         self.port = 0
 
     def add(self, content: bytes) -> str:
@@ -73,8 +74,17 @@ class Registry:
         ]
         return self.add(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode())
 
-    def answer(self, path: str) -> tuple[int, bytes]:
+    @property
+    def challenge(self) -> str:
+        """Where a token is to be had, for everybody, as of public registries."""
+        return f'Bearer realm="http://127.0.0.1:{self.port}/token",service="r",scope="repository:a/tool:pull"'
+
+    def answer(self, path: str, token: str = "") -> tuple[int, bytes]:
         self.asked.append(path)
+        if path.startswith("/token?"):
+            return 200, b'{"token": "anybody"}'
+        if self.wants_token and token != "Bearer anybody":
+            return 401, b"{}"
         if self.refuse and self.refuse in path:
             return 403, b"{}"
         if path == "/v2/":
@@ -97,8 +107,10 @@ def serving() -> Iterator[Registry]:
             self.head()
 
         def head(self) -> bytes:
-            status, content = registry.answer(self.path)
+            status, content = registry.answer(self.path, self.headers.get("Authorization", ""))
             self.send_response(status)
+            if status == 401:
+                self.send_header("Www-Authenticate", registry.challenge)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             return content

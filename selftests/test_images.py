@@ -307,6 +307,17 @@ def test_one_that_its_registry_gives_has_none_and_the_registry_is_asked_once(
     assert registry.asked == asked
 
 
+def test_a_registry_that_gives_a_token_to_everybody_is_asked_with_one(
+    registry: Registry, only_in_a_registry: None, tmp_path: Path
+) -> None:
+    registry.wants_token = True
+    digest = registry.add_image([layer({"usr/bin/one": b"theirs"})])
+    assert images.obstacle(chosen(tmp_path, digest), "tool") is None
+    assert content(provide(tmp_path, digest), "usr/bin/one") == b"theirs"
+    registry.tags["v1.2.3"] = digest
+    assert client.digest_of(REFERENCE) == digest
+
+
 def test_one_that_the_cache_has_needs_no_registry(
     registry: Registry, only_in_a_registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
