@@ -73,9 +73,9 @@ def mesh_access_log() -> str:
 
 
 def telemetry() -> list[Document]:
-    """Who may reach telemetry, and the tenants' doors to it."""
-    folder = manifests_dir() / "observability"
-    return [*load(folder / "access.yaml"), *load(folder / "viewers.yaml")]
+    """Who may reach telemetry, the tenants' doors to it, and what is written down of its own traffic."""
+    files = ("access.yaml", "viewers.yaml", "own-traffic.yaml")
+    return [document for file in files for document in load(manifests_dir() / "observability" / file)]
 
 
 def prometheus(provider: str, places: Mapping[str, str], values: Mapping[str, str]) -> str:
