@@ -7,7 +7,7 @@ still runs the kernel says, by the lock on the file.
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,12 @@ class Inventory:
             raise SetupProblem(f"{self._path} can't be written ({problem.strerror})", "make room") from problem
 
 
-def clear_away(home: Path, kube: Kube, platform: Platform) -> list[str]:
+def clear_away(home: Path, platform: Platform, connect: Callable[[], Kube]) -> list[str]:
     """Remove what processes that are gone left on a platform; what was there is the answer.
 
     Args:
         home: the platform's state folder.
+        connect: gives its Kubernetes API, if something was left.
     """
     removed: list[str] = []
     for path in sorted((home / FOLDER).glob("*.jsonl")):
@@ -100,7 +101,7 @@ def clear_away(home: Path, kube: Kube, platform: Platform) -> list[str]:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its process runs
-            things = list(_read(file.read()))
+            things, kube = list(_read(file.read())), connect()
             removed += [str(made) for made in reversed(things) if _remove(made, kube)]
             removed += [str(made) for made in _remove_workloads(things, platform)]
             path.unlink(missing_ok=True)

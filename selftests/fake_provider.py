@@ -33,6 +33,9 @@ class FakePlatform:
 
     kill = stop
 
+    def add_workloads(self, specs: list[Any]) -> list[Any]:
+        return []
+
     def diagnose(self) -> dict[str, str]:
         return {"Envoy's log": "upstream connect error"}
 

@@ -57,11 +57,15 @@ def die(inventory: Inventory) -> None:
     os.close(inventory._file)
 
 
+def cleared(home: Path, kube: FakeKube, platform: FakePlatform) -> list[str]:
+    return clear_away(home, platform, lambda: kube)  # type: ignore[arg-type, return-value]
+
+
 def test_what_a_killed_run_made_is_removed(tmp_path: Path, inventory: Inventory) -> None:
     kube = kube_with("own", "shipped")
     note(inventory, kube, "own")
     die(inventory)
-    assert clear_away(tmp_path, kube, FakePlatform()) == ["HTTPRoute tenant-a/own"]  # type: ignore[arg-type]
+    assert cleared(tmp_path, kube, FakePlatform()) == ["HTTPRoute tenant-a/own"]
     assert [name for _, _, name in kube.objects] == ["shipped"]
     assert not list((tmp_path / FOLDER).iterdir())
 
@@ -69,7 +73,7 @@ def test_what_a_killed_run_made_is_removed(tmp_path: Path, inventory: Inventory)
 def test_what_a_living_run_made_stays(tmp_path: Path, inventory: Inventory) -> None:
     kube = kube_with("own")
     note(inventory, kube, "own")
-    assert clear_away(tmp_path, kube, FakePlatform()) == []  # type: ignore[arg-type]
+    assert cleared(tmp_path, kube, FakePlatform()) == []
     assert kube.get(ROUTES, "own", "tenant-a").ok
 
 
@@ -84,7 +88,7 @@ def test_what_somebody_made_in_its_place_stays(tmp_path: Path, inventory: Invent
     note(inventory, kube, "own")
     die(inventory)
     kube.objects[ROUTES, "tenant-a", "own"]["metadata"]["uid"] = "another"
-    assert clear_away(tmp_path, kube, FakePlatform()) == []  # type: ignore[arg-type]
+    assert cleared(tmp_path, kube, FakePlatform()) == []
     assert kube.get(ROUTES, "own", "tenant-a").ok
 
 
@@ -99,7 +103,7 @@ def test_a_part_of_a_shared_object_is_given_up_and_the_object_stays(tmp_path: Pa
     kube.apply = lambda documents, manager="": applied.append((documents[0], manager)) or []  # type: ignore[assignment, func-returns-value, misc, index, return-value]
     note(inventory, kube, "shared", manager="x", is_new=False)
     die(inventory)
-    assert clear_away(tmp_path, kube, FakePlatform()) == ["x's part of HTTPRoute tenant-a/shared"]  # type: ignore[arg-type]
+    assert cleared(tmp_path, kube, FakePlatform()) == ["x's part of HTTPRoute tenant-a/shared"]
     assert applied == [({**ROUTE, "metadata": {"name": "shared", "namespace": "tenant-a"}}, "x")]
 
 
@@ -108,7 +112,7 @@ def test_replicas_that_a_killed_run_added_are_taken_away(tmp_path: Path, invento
     platform = FakePlatform(own, other)
     inventory.note_workloads([own])
     die(inventory)
-    assert clear_away(tmp_path, FakeKube(), platform) == ["Workload tenant-a/own"]  # type: ignore[arg-type]
+    assert cleared(tmp_path, FakeKube(), platform) == ["Workload tenant-a/own"]
     assert platform.there == [other]
 
 
@@ -118,4 +122,4 @@ def test_half_a_line_of_a_killed_writer_hides_nothing_before_it(tmp_path: Path, 
     die(inventory)
     (file,) = (tmp_path / FOLDER).iterdir()
     file.write_text(file.read_text() + json.dumps({"kind": "HTTP"})[:9])
-    assert clear_away(tmp_path, kube, FakePlatform()) == ["HTTPRoute tenant-a/own"]  # type: ignore[arg-type]
+    assert cleared(tmp_path, kube, FakePlatform()) == ["HTTPRoute tenant-a/own"]
