@@ -23,7 +23,7 @@ from inferencebox.probes.prometheus import Prometheus
 from inferencebox.providers import pins, replicas
 from inferencebox.release import Release
 
-from . import objects, state
+from . import inside, objects, state
 from .door import Door
 from .logs import OTHERS
 
@@ -84,7 +84,7 @@ class KubernetesPlatform(Platform):
         pod = next(iter(self.kube.list("pods", "default", "app=jwt-server").items), None)
         if pod is None:
             return folder
-        done = self._exec("default", pod["metadata"]["name"], ["python3", "-c", READ_KEYS, KEYS])
+        done = self._run("default", pod["metadata"]["name"], ["python3", "-c", READ_KEYS, KEYS])
         if done.returncode == 0:
             folder.mkdir(mode=0o700, exist_ok=True)
             files = json.loads(done.stdout)
@@ -114,12 +114,28 @@ class KubernetesPlatform(Platform):
     def run_in(
         self, workload: Workload, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
     ) -> CompletedProcess[bytes]:
-        return self._exec(workload.namespace, workload.name, argv, stdin, timeout)
+        return self._run(workload.namespace, workload.name, argv, stdin, timeout)
 
     def run_beside(
         self, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
     ) -> CompletedProcess[bytes]:
-        return self._exec(objects.OURS, objects.BESIDE, argv, stdin, timeout)
+        return self._run(objects.OURS, objects.BESIDE, argv, stdin, timeout)
+
+    def _run(
+        self, namespace: str, pod: str, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+    ) -> CompletedProcess[bytes]:
+        """Where there is a shell; a command of which something was lost on the way out is given once more.
+
+        Raises:
+            SetupProblem: that was lost as well.
+        """
+        for _ in range(2):
+            if done := inside.whole(self._exec(namespace, pod, inside.marked(argv), stdin, timeout)):
+                return done
+        raise SetupProblem(
+            f"what {argv[0]} wrote in {namespace}/{pod} was lost on the way out, twice",
+            "the API server or the pod's kubelet loses connections: see what the machine is busy with",
+        )
 
     def _exec(
         self,
@@ -361,7 +377,7 @@ class KubernetesPlatform(Platform):
         return (namespace, name) if name and self.kube.get("pod", name, namespace).ok else None
 
     def _keeper(self, pod: tuple[str, str], script: str) -> None:
-        done = self._exec(*pod, ["sh", "-c", script])
+        done = self._run(*pod, ["sh", "-c", script])
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()
             raise SetupProblem(f"the program of {'/'.join(pod)} cannot be told: {said}", "see `ibox status`")
