@@ -1,7 +1,6 @@
 """Publishing: a model becomes reachable from outside, is changed, and is gone again, whole or not at all."""
 
 import contextlib
-import sys
 import threading
 import uuid
 from collections import Counter
@@ -273,35 +272,47 @@ def hanging(step: Step, name: str, nobody: str) -> list[dict]:
     return [{"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": meta, "webhooks": [hook]}]
 
 
-SILENCE = """
-import os, socket, sys, time
-listener = socket.create_server(("0.0.0.0", 9443), backlog=64)
-while os.path.exists(sys.argv[1]):
-    time.sleep(0.2)  # it listens and says nothing for as long as the test wants
+SILENT, END = 19443, 19444
+SILENCE = f"""
+import socket
+silent = socket.create_server(("", {SILENT}), backlog=64)  # it listens and says nothing for as long as the test wants
+end = socket.create_server(("127.0.0.1", {END}))
+end.settimeout(300)
+end.accept()
 """
+SEEN_AT = f"""
+import socket
+for address in (socket.gethostbyname(socket.gethostname()), "127.0.0.1"):
+    if socket.socket().connect_ex((address, {SILENT})) == 0:
+        print(address, end="")
+        break
+"""
+ENDING = f"import socket; socket.create_connection(('127.0.0.1', {END}), 5)"
 
 
 @contextlib.contextmanager
-def silence(platform, outsider, folder) -> Iterator[str]:
-    """Somebody in the platform's network who takes connections and says nothing; gives the address."""
-    flag = folder / "listening"
-    flag.touch()
-    run = [sys.executable, "-c", SILENCE, str(flag)]
-    thread = threading.Thread(target=platform.run_in, args=(outsider, run), kwargs={"timeout": 300})
+def silence(platform) -> Iterator[str]:
+    """Somebody whom the API server gets to, who takes connections and says nothing; gives the address."""
+
+    def beside(program: str, timeout: float = 30) -> str:
+        return platform.run_beside(["python3", "-c", program], timeout=timeout).stdout.decode()
+
+    thread = threading.Thread(target=beside, args=(SILENCE, 310))
     thread.start()
     try:
-        yield f"{outsider.address}:9443"
+        address = eventually(lambda: beside(SEEN_AT), that("an address", bool), every=0.5)
+        yield f"{address}:{SILENT}"
     finally:
-        flag.unlink()
+        beside(ENDING)
         thread.join()
 
 
 @scenario("MGT-14", needs=(*NEEDS, "outages"), sabotage="management.cannot-delete", exclusive=True, seconds=60)
 @pytest.mark.parametrize("way", ["refused", "killed"])
-def test_nothing_half_published_stays(way, management, own_model, platform, outsider, kube, story, tmp_path):
+def test_nothing_half_published_stays(way, management, own_model, platform, kube, story):
     """Whichever step of publishing fails, or is the last before the service is killed, nothing is left of it."""
     models = [(own_model("tenant-a"), STEPS), (own_model("tenant-b", api="openai"), OPENAI_STEPS)]
-    with silence(platform, outsider, tmp_path) as nobody:
+    with silence(platform) as nobody:
         for model, name, step in [(model, name, step) for model, steps in models for name, step in steps.items()]:
             with story.when(f"the {name} can't be made ({way})"):
                 documents = refusing(step, model.name) if way == "refused" else hanging(step, model.name, nobody)
