@@ -128,6 +128,7 @@ def test_all_reports_agree(reports: Path, run: Run) -> None:
     assert (suites.get("tests"), suites.get("failures"), suites.get("errors")) == ("90", "2", "1")
     profile = yaml.safe_load((reports / "profile.yaml").read_text())
     assert profile["summary"]["failed"] == 2
+    assert profile["machine"]["cpus"] == 2
     assert {name: entry["verdict"] for name, entry in profile["scenarios"].items()} == {
         name: result.verdict for name, result in run.results.items()
     }

@@ -25,6 +25,7 @@ def profile(run: Run) -> dict[str, object]:
             "provider": run.facts.get("provider"),
             "versions": dict(run.versions),
         },
+        "machine": run.facts.get("machine"),
         "summary": {**{verdict: run.counts[verdict] for verdict in VERDICTS}, "not tested": len(run.untested())},
         "scenarios": {
             name: {"verdict": result.verdict, **({"reason": result.reason} if result.reason else {})}
