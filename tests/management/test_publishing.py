@@ -281,9 +281,14 @@ end.settimeout(300)
 end.accept()
 """
 SEEN_AT = f"""
-import socket
-for address in (socket.gethostbyname(socket.gethostname()), "127.0.0.1"):
-    if socket.socket().connect_ex((address, {SILENT})) == 0:
+import contextlib, socket
+addresses = ["127.0.0.1"]
+with contextlib.suppress(OSError):  # a node's own, which its other nodes know too
+    addresses.insert(0, socket.gethostbyname(socket.gethostname()))
+for address in addresses:
+    asker = socket.socket()
+    asker.settimeout(2)
+    if asker.connect_ex((address, {SILENT})) == 0:
         print(address, end="")
         break
 """
