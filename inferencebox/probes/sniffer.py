@@ -166,7 +166,7 @@ def tell(name: str, word: str, patience: float = 10.0) -> None:
         except ConnectionRefusedError:
             if time.monotonic() > until:
                 raise
-            time.sleep(0.02)
+            time.sleep(0.02)  # nothing tells that the capture listens; `poll` is not there, where this runs
 
 
 def main(argv: list[str]) -> None:
