@@ -4,18 +4,20 @@ A process that ends in good order takes down what it made and drops its inventor
 still runs the kernel says, by the lock on the file.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from inferencebox.errors import SetupProblem
+from inferencebox.layers.readiness import full_kind
 from inferencebox.manifests import Document
 from inferencebox.platform import Platform, WorkloadSpec
-from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube
+from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, has_fields_of
 
 FOLDER = "inventories"
 WORKLOAD = "Workload"
@@ -41,8 +43,7 @@ class Made:
     @property
     def resource(self) -> str:
         """As `Kube` takes it: kinds of one name are told apart by their group."""
-        group = self.api_version.rpartition("/")[0]
-        return f"{self.kind}.{group}" if group else self.kind
+        return full_kind({"kind": self.kind, "apiVersion": self.api_version})
 
     def __str__(self) -> str:
         part = f"{self.manager}'s part of " if self.manager else ""
@@ -94,18 +95,26 @@ def clear_away(home: Path, platform: Platform, connect: Callable[[], Kube]) -> l
         home: the platform's state folder.
         connect: gives its Kubernetes API, if something was left.
     """
-    removed: list[str] = []
-    for path in sorted((home / FOLDER).glob("*.jsonl")):
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its process runs
-            things, kube = list(_read(file.read())), connect()
-            removed += [str(made) for made in reversed(things) if _remove(made, kube)]
-            removed += [str(made) for made in _remove_workloads(things, platform)]
+    with contextlib.ExitStack() as held:
+        left = {path: file for path in sorted((home / FOLDER).glob("*.jsonl")) if (file := _taken_over(path, held))}
+        if not left:
+            return []
+        things = [made for file in left.values() for made in _read(file.read())]
+        kube = connect()
+        removed = [made for made in reversed(things) if _remove(made, kube)] + _remove_workloads(things, platform)
+        for path in left:
             path.unlink(missing_ok=True)
-    return removed
+    return [str(made) for made in removed]
+
+
+def _taken_over(path: Path, held: contextlib.ExitStack) -> TextIO | None:
+    """An inventory, held against others; none if its process runs."""
+    file = held.enter_context(path.open())
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    return file
 
 
 def _read(text: str) -> Iterator[Made]:
@@ -131,7 +140,7 @@ def _remove(made: Made, kube: Kube) -> bool:
 
 def _let_go(made: Made, found: Any, kube: Kube) -> bool:
     """Who applies an object without its fields gives them up."""
-    if all(each.get("manager") != made.manager for each in found["metadata"].get("managedFields") or []):
+    if not has_fields_of(made.manager, found):
         return False
     place = {"namespace": made.namespace} if made.namespace else {}
     bare = {"apiVersion": made.api_version, "kind": made.kind, "metadata": {"name": made.name, **place}}

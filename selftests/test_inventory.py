@@ -70,6 +70,19 @@ def test_what_a_killed_run_made_is_removed(tmp_path: Path, inventory: Inventory)
     assert not list((tmp_path / FOLDER).iterdir())
 
 
+def test_what_several_killed_processes_made_is_removed_by_one_look(tmp_path: Path) -> None:
+    kube, looks = kube_with("one", "two"), []
+    for number, name in enumerate(("one", "two")):
+        inventory = Inventory(tmp_path)
+        note(inventory, kube, name)
+        die(inventory)
+        (file,) = (tmp_path / FOLDER).glob(f"{os.getpid()}.jsonl")
+        file.rename(file.with_name(f"left-{number}.jsonl"))
+    removed = clear_away(tmp_path, FakePlatform(), lambda: looks.append(1) or kube)  # type: ignore[arg-type, func-returns-value, return-value]
+    assert sorted(removed) == ["HTTPRoute tenant-a/one", "HTTPRoute tenant-a/two"]
+    assert len(looks) == 1
+
+
 def test_what_a_living_run_made_stays(tmp_path: Path, inventory: Inventory) -> None:
     kube = kube_with("own")
     note(inventory, kube, "own")

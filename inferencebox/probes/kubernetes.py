@@ -185,6 +185,11 @@ def _discovered(document: Any) -> Iterator[Resource]:
                 )
 
 
+def has_fields_of(manager: str, found: Mapping[str, Any]) -> bool:
+    """Whether who writes by this name (a field manager) set fields of an object."""
+    return any(each.get("manager") == manager for each in found["metadata"].get("managedFields") or [])
+
+
 def service_account(namespace: str, name: str) -> str:
     """The user name of a service account."""
     return f"system:serviceaccount:{namespace}:{name}"
@@ -221,20 +226,20 @@ class Kube:
 
     def acting_as(self, user: str, *groups: str) -> "Kube":
         """The same server, impersonating a user (`service_account(ns, name)` for a service account)."""
-        other = object.__new__(Kube)
-        other.__dict__.update(self.__dict__, _user=user, _groups=groups)
-        return other
+        return self._but(_user=user, _groups=groups)
 
     def quietly(self) -> "Kube":
         """The same server and user, not told to the evidence: for who looks again and again and sums up himself."""
-        other = object.__new__(Kube)
-        other.__dict__.update(self.__dict__, _told=False)
-        return other
+        return self._but(_told=False)
 
     def noting(self, note: Note) -> "Kube":
         """The same server and user; of each object that is created or applied `note` is told."""
+        return self._but(_note=note)
+
+    def _but(self, **changes: object) -> "Kube":
+        """The same, with the same connections, but for these attributes."""
         other = object.__new__(Kube)
-        other.__dict__.update(self.__dict__, _note=note)
+        other.__dict__.update(self.__dict__, **changes)
         return other
 
     # --- reading

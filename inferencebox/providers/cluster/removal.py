@@ -12,7 +12,7 @@ from inferencebox.layers.catalogue import Layer, Selected
 from inferencebox.layers.install import NAMESPACE
 from inferencebox.layers.labels import BORROWED, INSTANCE, owner_of
 from inferencebox.layers.readiness import Pulse
-from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, Resource
+from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, Resource, has_fields_of
 
 DEFINITIONS = "customresourcedefinitions"
 HOOKS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
@@ -214,7 +214,7 @@ class Removal:
 
 def _is_made_by_us(found: Mapping[str, Any]) -> bool:
     """Whether we created it, or our scenarios: they write with a name of their own."""
-    return any(each.get("manager") == FIELD_MANAGER for each in found["metadata"].get("managedFields") or [])
+    return has_fields_of(FIELD_MANAGER, found)
 
 
 def _is_selected(found: Mapping[str, Any], left: Selected) -> bool:
