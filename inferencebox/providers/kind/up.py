@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from inferencebox import images
@@ -41,10 +41,9 @@ class Ascent:
     @cached_property
     def choice(self) -> Choice:
         """What is installed, known when the cluster is there."""
-        return chosen_layers(Kube(state_dir(self.instance) / "kubeconfig"), self.options, self.obstacle)
-
-    def obstacle(self, image: str) -> str | None:
-        return images.obstacle(self.release, image)
+        return chosen_layers(
+            Kube(state_dir(self.instance) / "kubeconfig"), self.options, partial(images.obstacle, self.release)
+        )
 
     def steps(self) -> Mapping[str, dag.Step]:
         """What gets the images onto the nodes; `load` is the last of it."""
@@ -63,10 +62,10 @@ class Ascent:
 
     def make_images(self) -> None:
         wanted = needed(self.release, self.choice.layers)
-        spared = [name for name in wanted if name in sparable(self.choice.layers)]
+        spared = sparable(self.choice.layers)
         firm = [name for name in wanted if name not in spared]
         self.archives.update(images.provide(self.release, firm, self.progress))
-        for name in spared:
+        for name in (name for name in wanted if name in spared):
             try:
                 self.archives.update(images.provide(self.release, [name], self.progress))
             except SetupProblem as problem:  # the nodes have it, or its layer will say that it did not get ready
