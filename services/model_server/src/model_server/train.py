@@ -51,6 +51,7 @@ def _train_digits(file: Path) -> float:
     network = MLPClassifier((48,), max_iter=80, early_stopping=True, random_state=SEED)
     model = make_pipeline(StandardScaler(), network).fit(x_train, y_train)
     onnx = to_onnx(model, x_train[:1], options={"zipmap": False}, name="digits")
+    onnx.opset_import.sort(key=lambda opset: opset.domain)  # they come out of a set
     file.write_bytes(onnx.SerializeToString(deterministic=True))
     return round(float(model.score(x_test, y_test)), 4)
 
