@@ -49,8 +49,8 @@ def test_an_overloaded_backend_is_protected(
     ask = gateway.predict(model, tenant_a.token, timeout=20)
     refusal = refused(503, by="overload", at="tier-1") & header("x-envoy-overloaded", "true")
 
-    with story.given("a backend that takes two seconds for each request"):
-        replica.fault(delay_ms=2000)
+    with story.given("a backend that takes five seconds for each request, so that all clients are there at once"):
+        replica.fault(delay_ms=5000)
         replica.reset()
     with story.when("300 clients ask at the same moment"):
         crowd = burst(ask, 300, parallel=300, ok=answered(200) | refusal)
