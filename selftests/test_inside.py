@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from inferencebox.errors import SetupProblem
-from inferencebox.providers.kubernetes import inside
+from inferencebox.providers.kubernetes import inside, objects
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 
 
@@ -48,9 +48,9 @@ class LosingPlatform(KubernetesPlatform):
     def __init__(self, losses: int) -> None:
         self.losses = losses
 
-    def _exec(self, namespace: str, pod: str, argv: list[str], *more: object, **others: object):  # type: ignore[no-untyped-def, override]
+    def _exec(self, namespace: str, pod: str, argv: list[str], stdin: bytes | None = None, *more: object):  # type: ignore[no-untyped-def, override]
         self.losses -= 1
-        return here(argv) if self.losses < 0 else subprocess.CompletedProcess(argv, 0, b"", b"")
+        return here(argv, stdin) if self.losses < 0 else subprocess.CompletedProcess(argv, 0, b"", b"")
 
 
 def test_a_command_whose_output_was_lost_is_given_once_more() -> None:
@@ -60,3 +60,11 @@ def test_a_command_whose_output_was_lost_is_given_once_more() -> None:
 def test_an_output_that_was_lost_twice_is_told() -> None:
     with pytest.raises(SetupProblem, match=r"what printf wrote in .* was lost on the way out"):
         LosingPlatform(2).run_beside(["printf", "a reply"])
+
+
+def test_so_is_one_to_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "pod_behind", lambda *_: ("prometheus-1", 9090))
+    monkeypatch.setattr(LosingPlatform, "kube", None)
+    assert LosingPlatform(1)._in_prometheus("cat", "groups: []") == "groups: []"
+    with pytest.raises(SetupProblem, match="Prometheus' pod cannot be told: full"):
+        LosingPlatform(0)._in_prometheus("cat > /dev/null; echo full >&2; false", "groups: []")

@@ -122,7 +122,13 @@ class KubernetesPlatform(Platform):
         return self._run(objects.OURS, objects.BESIDE, argv, stdin, timeout)
 
     def _run(
-        self, namespace: str, pod: str, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
+        self,
+        namespace: str,
+        pod: str,
+        argv: Sequence[str],
+        stdin: bytes | None = None,
+        timeout: float = 30,
+        container: str = "",
     ) -> CompletedProcess[bytes]:
         """Where there is a shell; a command of which something was lost on the way out is given once more.
 
@@ -130,7 +136,7 @@ class KubernetesPlatform(Platform):
             SetupProblem: that was lost as well.
         """
         for _ in range(2):
-            if done := inside.whole(self._exec(namespace, pod, inside.marked(argv), stdin, timeout)):
+            if done := inside.whole(self._exec(namespace, pod, inside.marked(argv), stdin, timeout, container)):
                 return done
         raise SetupProblem(
             f"what {argv[0]} wrote in {namespace}/{pod} was lost on the way out, twice",
@@ -146,6 +152,7 @@ class KubernetesPlatform(Platform):
         timeout: float = 30,
         container: str = "",
     ) -> CompletedProcess[bytes]:
+        """As kubectl gives it, where there need be no shell: for what is read by people, or not at all."""
         where = ["-n", namespace, pod, *(["-c", container] if container else [])]
         flags = ["-i"] if stdin is not None else []
         command = [self._record.kubectl, "--kubeconfig", str(self.kubeconfig), "exec", *flags, *where, "--", *argv]
@@ -226,7 +233,7 @@ class KubernetesPlatform(Platform):
 
     def load_rules(self, name: str, content: str | None) -> None:
         file = f"{MORE_RULES}/{name}.yaml"
-        if content is not None and self._in_prometheus(f"cat {file} 2>/dev/null") == content:
+        if content is not None and self._in_prometheus(f"cat {file} 2>/dev/null || true") == content:
             return
         self._in_prometheus(f"rm -f {file}" if content is None else f"cat > {file}", content)
         Prometheus(self.endpoint("prometheus")).read_rules_anew(name, str(file))
@@ -237,7 +244,10 @@ class KubernetesPlatform(Platform):
         if found is None:
             raise SetupProblem("Prometheus does not run", "see `ibox status`")
         told = stdin.encode() if stdin is not None else None
-        done = self._exec(MONITORING, found[0], ["sh", "-c", script], told, container="prometheus")
+        done = self._run(MONITORING, found[0], ["sh", "-c", script], told, container="prometheus")
+        if done.returncode != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            raise SetupProblem(f"Prometheus' pod cannot be told: {said}", "see `ibox status`")
         return done.stdout.decode()
 
     # --- components
