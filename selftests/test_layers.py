@@ -145,6 +145,17 @@ class TestDocuments:
         (tmp_path / "mesh.yaml").write_text(DEPLOYMENT.replace("vendor/mesh", "vendor/other"))
         assert kitchen.fingerprint(layer(tmp_path, FILES)) != first
 
+    def test_layers_share_a_file_of_ours_and_each_fills_it_in(
+        self, kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("inferencebox.layers.documents.manifests_dir", lambda: tmp_path)
+        (tmp_path / "door.yaml").write_text("kind: Service\nmetadata: {name: '${name}', labels: {of: '${platform}'}}\n")
+        kitchen = replace(kitchen, values={"platform": "all", "name": "nobody"})
+        part = "parts: [{own: {paths: [door.yaml], values: {name: %s}}}]\n"
+        for name in ("north", "south"):
+            ((document,),) = kitchen.parts(layer(tmp_path, f"purpose: a door\n{part % name}"))
+            assert (document["metadata"]["name"], document["metadata"]["labels"]["of"]) == (name, "all")
+
     def test_files_that_the_release_does_not_keep_are_named(self, kitchen: Kitchen, tmp_path: Path) -> None:
         with pytest.raises(SetupProblem, match=r"has no charts/\*\.yaml"):
             kitchen.parts(layer(tmp_path, FILES.replace("mesh.yaml", "charts/*.yaml")))

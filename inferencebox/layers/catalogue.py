@@ -50,9 +50,15 @@ class Files:
 
 @dataclass(frozen=True)
 class Own:
-    """Manifest files of ours, relative to `manifests/`."""
+    """Manifest files of ours.
+
+    Args:
+        paths: relative to `manifests/`.
+        values: for `${name}` in them, beside those that every layer is given.
+    """
 
     paths: Sequence[str]
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,8 @@ class Kitchen:
             case Files():
                 return [document for file in self._inputs(part) for document in _parsed(file.read_text())]
             case Own():
-                return [document for file in self._inputs(part) for document in manifests.load(file, self.values)]
+                values = {**self.values, **part.values}
+                return [document for file in self._inputs(part) for document in manifests.load(file, values)]
             case Made():
                 return self.makers[part.by].documents()
 

@@ -11,6 +11,7 @@ from inferencebox import policies
 from inferencebox.checks import answered, body_json, equals, no_connection, present, refused, served_by, that
 from inferencebox.evidence import note
 from inferencebox.identity import ISSUER, KEY_ID
+from inferencebox.layers.catalogue import Own, layers
 from inferencebox.manifests import load
 from inferencebox.paths import manifests_dir
 from inferencebox.probes.http import Call
@@ -23,6 +24,7 @@ EXACT = re.compile(r"\d+\.\d+|^[0-9a-f]{8,40}$")
 """A version's number, or a commit: who tags images by commit has nothing else."""
 OF_NODES = {"kubelet", "kube-proxy"}
 """What runs pods: not there where none ever runs."""
+ENTRANCE = "observability/entrance.yaml"
 
 
 def disagreements(release, running):
@@ -195,8 +197,7 @@ def test_the_manifests_are_right_and_pinned(kube, story):
     documents += [document for place in ("local", "kubernetes") for document in policies.proxy(place, values)]
     documents += load(manifests_dir() / "management" / "crds")
     documents += policies.telemetry()
-    for entrance in sorted((manifests_dir() / "layers").glob("*/entrance.yaml")):
-        documents += load(entrance)
+    documents += entrances()
     with story.then(f"the API server takes all {len(documents)} objects, field by field, without storing them"):
         refusals = [f"{reply.asked}: {reply}" for reply in kube.apply(documents, dry_run=True) if not reply.ok]
         assert not refusals, refusals[0]
@@ -233,6 +234,14 @@ def test_the_manifests_are_right_and_pinned(kube, story):
             ]
             assert not loose, f"release {name}: {', '.join(loose)}"
         assert all(map(is_loose, ("envoyproxy/envoy", "redis:latest"))), "a loose image was not noticed"
+
+
+def entrances():
+    """The entrances of those layers that have one."""
+    parts = [part for layer in layers().values() for part in layer.parts]
+    having = [part for part in parts if isinstance(part, Own) and ENTRANCE in part.paths]
+    assert having, f"no layer has {ENTRANCE}"
+    return [document for part in having for document in load(manifests_dir() / ENTRANCE, part.values)]
 
 
 def images(part, kind=""):
