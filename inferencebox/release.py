@@ -256,6 +256,10 @@ class Release(Pin):
             for name, pin in zip(dict.fromkeys(names), chosen, strict=True)
         ]
 
+    def lack_of_image(self, name: str) -> str | None:
+        """That it names no such image (a layer may be newer than a release); none if it does."""
+        return None if name in self.images else f"the release {self.name} names no image {name}"
+
     def files_of(self, layer: str) -> FilesPin:
         """What is kept of this layer's module."""
         return self._pick(self.files, layer, "layer with module files")

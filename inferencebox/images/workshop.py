@@ -46,8 +46,8 @@ class Workshop:
 
         A registry is asked once in a run, and not at all for what needs none.
         """
-        if name not in self.release.images:
-            return f"the release {self.release.name} names no image {name}"
+        if lack := self.release.lack_of_image(name):
+            return lack
         (pin,) = self.release.images_of([name])
         if not self.images.missing([pin]) or self._ingredients.recipe(pin):
             return None

@@ -7,8 +7,8 @@ from inferencebox.release import Release
 
 def obstacle(nodes: Nodes, release: Release, name: str) -> str | None:
     """Why an image of this name can't be counted on; none if every node has it, or its registry gives it to us."""
-    if name not in release.images:
-        return f"the release {release.name} names no image {name}"
+    if lack := release.lack_of_image(name):
+        return lack
     pin = release.images[name]
     if nodes.images is not None and pin.reference in nodes.images:
         return None
