@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.readiness import full_kind
 from inferencebox.manifests import Document
-from inferencebox.platform import Platform, WorkloadSpec
+from inferencebox.platform import Observer, Platform, WorkloadSpec
 from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, has_fields_of
 
 FOLDER = "inventories"
@@ -50,7 +50,7 @@ class Made:
         return f"{part}{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
 
 
-class Inventory:
+class Inventory(Observer):
     """This process's, in a platform's state folder. The file comes with the first thing that is made."""
 
     def __init__(self, home: Path) -> None:
@@ -65,8 +65,8 @@ class Inventory:
         where = (found["kind"], found["apiVersion"], metadata.get("namespace", ""), metadata["name"])
         self._write(Made(*where, uid=metadata["uid"]) if is_new else Made(*where, manager=manager))
 
-    def note_workloads(self, specs: Sequence[WorkloadSpec]) -> None:
-        """Before they are started: that takes a while."""
+    def adds(self, specs: Sequence[WorkloadSpec]) -> None:
+        """Noted before they are started: that takes a while."""
         for spec in specs:
             self._write(Made(WORKLOAD, "", spec.namespace, spec.name))
 

@@ -1,7 +1,9 @@
 """The handle on one running platform that probes, fixtures and scenarios use: one class, whoever provides it."""
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -109,6 +111,17 @@ class RunningProgram:
     tier: str = ""
 
 
+class Observer:
+    """Is told what is done to a platform through its handle. What one does not care for stays as it is here."""
+
+    def adds(self, specs: Sequence[WorkloadSpec]) -> None:
+        """Replicas are about to be started."""
+
+    def ends(self, component: str) -> AbstractContextManager[None]:
+        """Within this a component is stopped or killed."""
+        return contextlib.nullcontext()
+
+
 class Platform(ABC):
     """A running platform.
 
@@ -130,6 +143,11 @@ class Platform(ABC):
     """Layers that the last bring-up installed, or installed anew, where it can tell."""
     signing_keys: Path
     """The JWT server's keys: what an insider could get hold of, so that forgeries are as good as they can be."""
+    observers: Sequence[Observer] = ()
+
+    def observe(self, observer: Observer) -> None:
+        """Have somebody told, from now on, of what is done through this handle."""
+        self.observers = (*self.observers, observer)
 
     @abstractmethod
     def endpoint(self, name: str) -> Endpoint:
@@ -158,9 +176,14 @@ class Platform(ABC):
     @abstractmethod
     def workloads(self, namespace: str | None = None, **labels: str) -> list[Workload]: ...
 
-    @abstractmethod
     def add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
         """Start replicas; returns when each is ready and routable in the mesh."""
+        for observer in self.observers:
+            observer.adds(specs)
+        return self._add_workloads(specs)
+
+    @abstractmethod
+    def _add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]: ...
 
     @abstractmethod
     def cpu_seconds(self, workload: Workload) -> float:
@@ -177,17 +200,32 @@ class Platform(ABC):
         """
         raise SetupProblem(f"the provider {self.provider} runs no pods", "use --provider kind")
 
-    @abstractmethod
     def stop(self, component: str) -> None:
         """Stop a component and keep it stopped (an outage)."""
+        with self._watched_ending(component):
+            self._stop(component)
+
+    @abstractmethod
+    def _stop(self, component: str) -> None: ...
 
     @abstractmethod
     def start(self, component: str) -> None:
         """Start a stopped component; returns when it is ready."""
 
-    @abstractmethod
     def kill(self, component: str) -> None:
         """End a component's process at once (SIGKILL). It is restarted as the platform would."""
+        with self._watched_ending(component):
+            self._kill(component)
+
+    @abstractmethod
+    def _kill(self, component: str) -> None: ...
+
+    @contextlib.contextmanager
+    def _watched_ending(self, component: str) -> Iterator[None]:
+        with contextlib.ExitStack() as watched:
+            for observer in self.observers:
+                watched.enter_context(observer.ends(component))
+            yield
 
     def load_rules(self, name: str, content: str | None) -> None:
         """Give Prometheus a file of rules beside the shipped ones, or take it away (`None`); in force when it returns.

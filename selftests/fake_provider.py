@@ -7,14 +7,20 @@ from typing import Any
 
 from inferencebox import providers
 from inferencebox.errors import SetupProblem
-from inferencebox.platform import ComponentStatus
+from inferencebox.platform import ComponentStatus, Platform
 
 HOME = Path(os.environ.get("FAKE_PLATFORM", "."))
 CAPABILITIES = {"gateway": None, "mesh": None, "autoscaling": "no kubelet: nothing runs in pods"}
 
 
-class FakePlatform:
+def _absent(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError("the plugin itself asks for no such thing")
+
+
+class FakePlatform(Platform):
     """The part of `Platform` that the plugin uses."""
+
+    endpoint = forward = reach = run_in = run_beside = workloads = cpu_seconds = remove_workloads = running = _absent
 
     def __init__(self, instance: str) -> None:
         self.provider, self.instance, self.release = "local", instance, "2026.11"
@@ -24,16 +30,16 @@ class FakePlatform:
         stopped = json.loads((HOME / "stopped.json").read_text())
         return [ComponentStatus(n, "stopped" if n in stopped else "running") for n in ("gateway", "default/jwt-server")]
 
-    def stop(self, component: str) -> None:
+    def _stop(self, component: str) -> None:
         stopped = json.loads((HOME / "stopped.json").read_text())
         (HOME / "stopped.json").write_text(json.dumps([*stopped, component.replace("jwt", "default/jwt")]))
 
     def start(self, component: str) -> None:
         (HOME / "stopped.json").write_text("[]")
 
-    kill = stop
+    _kill = _stop
 
-    def add_workloads(self, specs: list[Any]) -> list[Any]:
+    def _add_workloads(self, specs: list[Any]) -> list[Any]:
         return []
 
     def diagnose(self) -> dict[str, str]:

@@ -5,12 +5,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from inferencebox.inventory import FOLDER, Inventory, clear_away
 from inferencebox.platform import WorkloadSpec
 from inferencebox.probes.kubernetes import FIELD_MANAGER
+from selftests import fake_provider
 from selftests.fake_kube import FakeKube
 
 
@@ -123,10 +125,23 @@ def test_a_part_of_a_shared_object_is_given_up_and_the_object_stays(tmp_path: Pa
 def test_replicas_that_a_killed_run_added_are_taken_away(tmp_path: Path, inventory: Inventory) -> None:
     own, other = WorkloadSpec("tenant-a", "own", "own"), WorkloadSpec("tenant-a", "iris", "iris")
     platform = FakePlatform(own, other)
-    inventory.note_workloads([own])
+    inventory.adds([own])
     die(inventory)
     assert cleared(tmp_path, FakeKube(), platform) == ["Workload tenant-a/own"]
     assert platform.there == [other]
+
+
+def test_replicas_are_noted_before_the_platform_starts_them(
+    tmp_path: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = WorkloadSpec("tenant-a", "own", "own")
+    handle = fake_provider.FakePlatform("default")
+    handle.observe(inventory)
+    monkeypatch.setattr(handle, "_add_workloads", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        handle.add_workloads([own])
+    die(inventory)
+    assert cleared(tmp_path, FakeKube(), FakePlatform(own)) == ["Workload tenant-a/own"]
 
 
 def test_half_a_line_of_a_killed_writer_hides_nothing_before_it(tmp_path: Path, inventory: Inventory) -> None:

@@ -270,7 +270,7 @@ def test_death_of_the_platform_is_not_a_broken_promise(run: Run, pytester: pytes
         """
 @promise("SEC-01")
 def test_dies(platform):
-    type(platform).stop(platform, "gateway")
+    platform._stop("gateway")
     assert False, "no reply"
 """,
     )

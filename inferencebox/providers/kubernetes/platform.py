@@ -169,7 +169,7 @@ class KubernetesPlatform(Platform):
             each for each in found if all(each.labels.get(name) == value for name, value in labels.items())
         ]  # fmt: skip
 
-    def add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
+    def _add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
         try:
             return self.place(specs, added=True)
         except BaseException:
@@ -257,7 +257,7 @@ class KubernetesPlatform(Platform):
         pods = self._ours("Pod")
         return [*(_part(each, pods) for each in parts), *(_replica(pod) for pod in pods if _is_replica(pod))]
 
-    def stop(self, component: str) -> None:
+    def _stop(self, component: str) -> None:
         if pod := self._replica_named(component):
             self._keeper(pod, "touch /run/keeper/stopped; kill $(cat /run/keeper/pid)")
             return
@@ -269,7 +269,7 @@ class KubernetesPlatform(Platform):
             return
         self._resume(self._part_named(component))
 
-    def kill(self, component: str) -> None:
+    def _kill(self, component: str) -> None:
         if pod := self._replica_named(component.removesuffix(".proxy")):
             if component.endswith(".proxy"):
                 quit_now = ["pilot-agent", "request", "POST", "quitquitquit"]

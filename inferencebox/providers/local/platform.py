@@ -107,7 +107,7 @@ class LocalPlatform(Platform):
             and all(workload.labels.get(name) == value for name, value in labels.items())
         ]
 
-    def add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
+    def _add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
         added: list[Workload] = []
 
         def enter(record: Record) -> None:
@@ -221,7 +221,7 @@ class LocalPlatform(Platform):
             if spec.program != "client":
                 ready.http(pod, "127.0.0.1", replicas.MODEL_PORT, replicas.ready_path(spec), pod)
 
-    def stop(self, component: str) -> None:
+    def _stop(self, component: str) -> None:
         self.parts.supervisor.stop(self._known(component))
 
     def start(self, component: str) -> None:
@@ -235,7 +235,7 @@ class LocalPlatform(Platform):
         elif component in WATCHERS:
             self.await_watchers(component)
 
-    def kill(self, component: str) -> None:
+    def _kill(self, component: str) -> None:
         self.parts.supervisor.signal(self._known(component), "KILL")
 
     def running(self, *names_: str) -> list[RunningProgram]:
