@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,13 +20,11 @@ from inferencebox.platform import Observer, Platform, WorkloadSpec
 from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, has_fields_of
 
 FOLDER = "inventories"
-WORKLOAD = "Workload"
-"""Of a replica, which is no object of Kubernetes everywhere."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """One thing.
+class MadeObject:
+    """One object of Kubernetes, or fields of it.
 
     Args:
         manager: whose fields of the object were set; empty: the whole object was made.
@@ -50,6 +48,22 @@ class Made:
         return f"{part}{self.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
 
 
+@dataclass(frozen=True)
+class MadeWorkload:
+    """One replica, which is no object of Kubernetes everywhere."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"Workload {self.namespace}/{self.name}"
+
+
+Made = MadeObject | MadeWorkload
+KINDS: Mapping[str, type[Made]] = {kind.__name__: kind for kind in (MadeObject, MadeWorkload)}
+"""By the name that a line of an inventory begins with."""
+
+
 class Inventory(Observer):
     """This process's, in a platform's state folder. The file comes with the first thing that is made."""
 
@@ -63,12 +77,12 @@ class Inventory(Observer):
             return
         metadata = found["metadata"]
         where = (found["kind"], found["apiVersion"], metadata.get("namespace", ""), metadata["name"])
-        self._write(Made(*where, uid=metadata["uid"]) if is_new else Made(*where, manager=manager))
+        self._write(MadeObject(*where, uid=metadata["uid"]) if is_new else MadeObject(*where, manager=manager))
 
     def adds(self, specs: Sequence[WorkloadSpec]) -> None:
         """Noted before they are started: that takes a while."""
         for spec in specs:
-            self._write(Made(WORKLOAD, "", spec.namespace, spec.name))
+            self._write(MadeWorkload(spec.namespace, spec.name))
 
     def drop(self) -> None:
         """All of it has been taken down."""
@@ -83,7 +97,7 @@ class Inventory(Observer):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._file, fcntl.LOCK_EX)
-            os.write(self._file, (json.dumps(asdict(made)) + "\n").encode())
+            os.write(self._file, (json.dumps({type(made).__name__: asdict(made)}) + "\n").encode())
         except OSError as problem:
             raise SetupProblem(f"{self._path} can't be written ({problem.strerror})", "make room") from problem
 
@@ -100,8 +114,11 @@ def clear_away(home: Path, platform: Platform, connect: Callable[[], Kube]) -> l
         if not left:
             return []
         things = [made for file in left.values() for made in _read(file.read())]
+        objects = [made for made in things if isinstance(made, MadeObject)]
+        workloads = {made for made in things if isinstance(made, MadeWorkload)}
         kube = connect()
-        removed = [made for made in reversed(things) if _remove(made, kube)] + _remove_workloads(things, platform)
+        removed: list[Made] = [made for made in reversed(objects) if _remove(made, kube)]
+        removed += _remove_workloads(workloads, platform)
         for path in left:
             path.unlink(missing_ok=True)
     return [str(made) for made in removed]
@@ -120,14 +137,13 @@ def _taken_over(path: Path, held: contextlib.ExitStack) -> TextIO | None:
 def _read(text: str) -> Iterator[Made]:
     for line in text.splitlines():
         try:
-            yield Made(**json.loads(line))
-        except (ValueError, TypeError):
+            ((name, fields),) = json.loads(line).items()
+            yield KINDS[name](**fields)
+        except (ValueError, TypeError, KeyError):
             return  # killed while it wrote
 
 
-def _remove(made: Made, kube: Kube) -> bool:
-    if made.kind == WORKLOAD:
-        return False
+def _remove(made: MadeObject, kube: Kube) -> bool:
     found = kube.get(made.resource, made.name, made.namespace or None)
     if not found.ok:
         return False
@@ -138,7 +154,7 @@ def _remove(made: Made, kube: Kube) -> bool:
     return kube.delete(made.resource, made.name, made.namespace or None).ok
 
 
-def _let_go(made: Made, found: Any, kube: Kube) -> bool:
+def _let_go(made: MadeObject, found: Any, kube: Kube) -> bool:
     """Who applies an object without its fields gives them up."""
     if not has_fields_of(made.manager, found):
         return False
@@ -147,9 +163,9 @@ def _let_go(made: Made, found: Any, kube: Kube) -> bool:
     return all(reply.ok for reply in kube.apply([bare], manager=made.manager))
 
 
-def _remove_workloads(things: Sequence[Made], platform: Platform) -> list[Made]:
-    wanted = {(made.namespace, made.name): made for made in things if made.kind == WORKLOAD}
-    found = [each for each in platform.workloads() if (each.namespace, each.name) in wanted] if wanted else []
+def _remove_workloads(wanted: Collection[MadeWorkload], platform: Platform) -> list[MadeWorkload]:
+    there = {MadeWorkload(each.namespace, each.name): each for each in platform.workloads()} if wanted else {}
+    found = [made for made in there if made in wanted]
     if found:
-        platform.remove_workloads(found)
-    return [wanted[each.namespace, each.name] for each in found]
+        platform.remove_workloads([there[made] for made in found])
+    return found
