@@ -1,16 +1,23 @@
 """The sabotage catalogue against the scenarios; the runner with a fake platform and a fake suite."""
 
+import datetime as dt
 import json
+import time
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from rich.console import Console
 
 from inferencebox.errors import SetupProblem
+from inferencebox.probes.kubernetes import KubeReply
+from inferencebox.sabotage import healthy as health
 from inferencebox.sabotage import runner as running
 from inferencebox.sabotage.breaking import Healing
 from inferencebox.sabotage.catalogue import catalogue
+from inferencebox.sabotage.healthy import HOURS, HealthyRun
 from inferencebox.sabotage.mechanisms import Change, NoEffect
 from inferencebox.sabotage.outcomes import Outcome, Record
 from inferencebox.sabotage.rules import RULES
@@ -18,7 +25,10 @@ from inferencebox.sabotage.runner import PATIENCE, Runner
 from inferencebox.sabotage.settling import VIEWS
 from inferencebox.sabotage.suite import Claim, Verdict, claims, verdicts
 from inferencebox.sabotage.terminal import Terminal
+from inferencebox.waiting import SCALE_VARIABLE
 
+NOW = time.time()
+PLATFORM = SimpleNamespace(instance="fake", provider="kind", release="2026.11", kubeconfig=Path("kubeconfig"))
 GREEN, RED = Verdict("passed"), Verdict("failed", "wanted 403, got 200")
 
 
@@ -117,7 +127,10 @@ class FakeSuite:
     """Scenarios that know what is broken."""
 
     def __init__(self, **noticing):
-        self.claims = {name: Claim(name, f"t.py::{name}", name, tuple(what), 1) for name, what in noticing.items()}
+        self.claims = {
+            name: Claim(name, f"t.py::{name}", name, tuple(what), 1, (f"t.py::{name}",))
+            for name, what in noticing.items()
+        }
         self.broken, self.runs, self.sick, self.slow = "", [], set(), set()
 
     def run(self, names, patience=1.0, settings=None):
@@ -135,7 +148,7 @@ class FakeSuite:
 def run_all(monkeypatch, tmp_path):
     """Runs some sabotages of the catalogue over a fake suite."""
 
-    def make(suite, *names, problem="", effect=True, there=True):
+    def make(suite, *names, problem="", effect=True, there=True, healthy=None):
         @contextmanager
         def broken(_platform, sabotage):
             if not effect:
@@ -147,7 +160,7 @@ def run_all(monkeypatch, tmp_path):
         def attach(instance):
             if not there:
                 raise SetupProblem(f"no platform {instance} is up", "run `ibox up`")
-            return instance
+            return PLATFORM
 
         opened = []
         monkeypatch.setenv("IBOX_STATE", str(tmp_path / "state"))
@@ -158,7 +171,7 @@ def run_all(monkeypatch, tmp_path):
         monkeypatch.setattr(running.providers, "open_platform", lambda *_: "new")
         record = Record.resume(tmp_path)
         console = Console(record=True, width=200, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-        runner = Runner(catalogue(), suite, record, Terminal(console), "fake")
+        runner = Runner(catalogue(), suite, record, Terminal(console), "fake", healthy=healthy)
         runner.run(catalogue().choose(names))
         return record.outcomes, opened, console.export_text()
 
@@ -239,3 +252,89 @@ def test_a_run_goes_on_where_it_ended(run_all):
     outcomes, _, _ = run_all(suite, "quota.removed", "limit-range.removed")
     assert set(outcomes) == {"quota.removed", "limit-range.removed"}
     assert not [run for run in suite.runs if run[0] == "quota.removed"]
+
+
+# --- the record of a healthy run
+
+
+@pytest.fixture
+def recorded(monkeypatch, tmp_path):
+    """Writes the record of a run on the fake platform, which is as old as `born` says."""
+
+    def make(hours=1.0, born=24.0, instance="fake", provider="kind", release="2026.11", scale=1.0, **verdicts_):
+        made = dt.datetime.fromtimestamp(NOW - born * 3600, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        tenants = {"items": [{"metadata": {"creationTimestamp": made}}]}
+        kube = SimpleNamespace(list=lambda *_, **__: KubeReply(200, object=tenants))
+        monkeypatch.setattr(health, "Kube", lambda _kubeconfig: kube)
+        monkeypatch.delenv(SCALE_VARIABLE, raising=False)
+        at = NOW - hours * 3600
+        events = [
+            {"event": "run-started", "at": at, "instance": instance, "timeout_scale": scale},
+            {"event": "layer", "at": at, "layer": "platform", "provider": provider, "release": release},
+            *(
+                {"event": "verdict", "at": at, "scenario": name, "item": f"t.py::{name}", "verdict": word, "seconds": 1}
+                for name, word in verdicts_.items()
+            ),
+        ]
+        file = tmp_path / "healthy.jsonl"
+        file.write_text("\n".join(map(json.dumps, events)))
+        return file
+
+    return make
+
+
+def test_what_passed_in_the_record_is_not_run_on_the_healthy_platform(run_all, recorded):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"], "TEN-07": ["quota.removed"]})
+    record = recorded(**{"TEN-06": "passed", "TEN-07": "error", "INF-01": "passed"})
+    outcomes, _, told = run_all(suite, "quota.removed", healthy=record)
+    assert outcomes["quota.removed"].word == "killed"
+    first = next(names for broken, _, names in suite.runs if not broken)
+    assert sorted(first) == ["INF-01", "SEC-01", "SEC-02", "SEC-28", "TEN-07"]
+    assert "1 of 6 scenarios passed in" in told
+
+
+def test_what_passed_in_the_record_gets_all_its_time(run_all, recorded):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    run_all(suite, "quota.removed", healthy=recorded(**{"TEN-06": "passed"}))
+    assert [patience for broken, patience, names in suite.runs if broken and "TEN-06" in names] == [1.0]
+
+
+def test_a_platform_that_is_no_longer_as_recorded_is_not_broken(run_all, recorded):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    suite.sick = {"SEC-01"}
+    record = recorded(**{"TEN-06": "passed", "SEC-01": "passed"})
+    with pytest.raises(SetupProblem, match=r"not as healthy as in .*: SEC-01 is failed: sick anyway"):
+        run_all(suite, "quota.removed", healthy=record)
+
+
+def test_a_record_stands_for_no_platform_that_is_yet_to_come(run_all, recorded):
+    suite = FakeSuite(**STANDING, **{"TEN-06": ["quota.removed"]})
+    with pytest.raises(SetupProblem, match="no platform fake is up"):
+        run_all(suite, "quota.removed", there=False, healthy=recorded(**{"TEN-06": "passed"}))
+
+
+def test_of_a_scenario_with_several_tests_the_record_must_have_each(recorded):
+    claim = Claim("TEN-06", "t.py::TEN-06", "", (), 1, ("t.py::TEN-06", "t.py::TEN-06[other]"))
+    run = HealthyRun.of(recorded(**{"TEN-06": "passed"}), PLATFORM)
+    assert run.green([claim]) == {}
+
+
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({"instance": "other"}, r"not of this platform \(instance other, .*; it is instance fake, "),
+        ({"provider": "local"}, "not of this platform"),
+        ({"release": "2025.06"}, "not of this platform"),
+        ({"hours": HOURS + 2}, "14 hours old, 12 at most will do"),
+        ({"hours": 3, "born": 2}, "older than the platform: it is of an earlier one"),
+        ({"scale": 3.0}, "were given 3 times the usual time, now they would get 1"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(recorded, about, why):
+    with pytest.raises(SetupProblem, match=why):
+        HealthyRun.of(recorded(**{"TEN-06": "passed", **about}), PLATFORM)
+
+
+def test_a_record_without_verdicts_is_refused(recorded):
+    with pytest.raises(SetupProblem, match="no verdict on any scenario"):
+        HealthyRun.of(recorded(), PLATFORM)

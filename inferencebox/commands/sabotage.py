@@ -11,6 +11,7 @@ from rich.console import Console
 from inferencebox import providers
 from inferencebox.paths import project_root
 from inferencebox.sabotage.catalogue import catalogue
+from inferencebox.sabotage.healthy import HOURS
 from inferencebox.sabotage.outcomes import Record
 from inferencebox.sabotage.runner import Runner
 from inferencebox.sabotage.suite import Suite, claims
@@ -29,6 +30,8 @@ EXAMPLES = """
   ibox sabotage --resume                 go on where an earlier run ended
 
   ibox sabotage --instance default scaling.*    on the platform that is up, whoever provides it
+
+  ibox sabotage --instance default --healthy reports/run.jsonl    after `pytest --reuse`: what passed there is green
 
 Exit code 0: every sabotage was noticed by all that promise it, by nobody else, and healed; 1: not; 2: the environment.
 """
@@ -52,6 +55,13 @@ def sabotage(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the platform running afterwards.")] = False,
     jobs: Annotated[int, typer.Option(help="Scenarios at the same time.")] = 2,
     reports: Annotated[Path | None, typer.Option(help="Where the kill matrix goes; default: reports/.")] = None,
+    healthy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN.JSONL",
+            help=f"Record of a run on it, {HOURS:.0f} hours old at most: what passed in it is not run first.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out what an earlier run has seen killed.")] = False,
 ) -> None:
     """Break the platform in one way at a time: the scenarios that promise to notice must turn red, and no others."""
@@ -61,7 +71,7 @@ def sabotage(
     folder = reports.absolute() if reports else project_root() / "reports"
     record = Record.resume(folder) if resume else Record(folder)
     terminal = Terminal(console)
-    runner = Runner(catalogue(), suite, record, terminal, instance, provider)
+    runner = Runner(catalogue(), suite, record, terminal, instance, provider, healthy)
     if show:
         for each in chosen:
             noticed = " ".join(runner.expected(each.name)) or each.pending or "nobody"

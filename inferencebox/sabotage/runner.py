@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from inferencebox import providers
@@ -17,6 +18,7 @@ from inferencebox.verdicts import AS_EXPECTED, JUDGED_WELL
 from .breaking import broken, heal_leftovers
 from .catalogue import Catalogue, Sabotage
 from .effects import NoEffect
+from .healthy import HealthyRun
 from .outcomes import Outcome, Record
 from .suite import Suite, Verdict
 
@@ -43,6 +45,7 @@ class Runner:
         record: where outcomes are kept; sabotages that were killed according to it are not tried again.
         instance: name of the platform, which is brought up if it is not there.
         provider: who then brings it up.
+        healthy: record of a run on the platform: what passed there is not run on the healthy platform again.
     """
 
     catalogue: Catalogue
@@ -51,6 +54,7 @@ class Runner:
     tell: Teller
     instance: str
     provider: str = "local"
+    healthy: Path | None = None
     brought_up: bool = False
     patience: dict[str, float] = field(default_factory=dict)
     unwell: dict[str, str] = field(default_factory=dict)
@@ -60,7 +64,7 @@ class Runner:
         done = {name for name, outcome in self.record.outcomes.items() if outcome.good}
         todo = [each for each in sabotages if each.name not in done]
         platform = self._platform()
-        self._baseline(todo)
+        self._baseline(todo, HealthyRun.of(self.healthy, platform) if self.healthy else None)
         for number, sabotage in enumerate(todo, 1):
             self.tell.begins(sabotage, number, len(todo))
             with turn(state_dir(self.instance), exclusive=True):
@@ -78,6 +82,8 @@ class Runner:
         try:
             platform = providers.attach(self.instance)
         except SetupProblem:
+            if self.healthy:
+                raise
             return self._anew()
         if healed := heal_leftovers(platform):
             self.tell.note(f"healed {healed} objects and components that an earlier run had left broken")
@@ -98,17 +104,16 @@ class Runner:
         self.brought_up = True
         return providers.open_platform(self.provider, self.instance, DEFAULT_RELEASE, PlatformOptions())
 
-    def _baseline(self, sabotages: Sequence[Sabotage]) -> None:
+    def _baseline(self, sabotages: Sequence[Sabotage], recorded: HealthyRun | None) -> None:
         """Who is green on the healthy platform, and with how much patience."""
         concerned = [name for sabotage in sabotages for name in self.expected(sabotage.name)]
-        wanted = dict.fromkeys(
-            [*concerned, *self._there(self.catalogue.bystanders), *self._there(self.catalogue.canaries)]
-        )
-        quick = self.suite.run(wanted, PATIENCE)
-        self.patience = {name: PATIENCE for name, seen in quick.items() if seen.verdict in JUDGED_WELL}
+        wanted = dict.fromkeys([*concerned, *self._asked_anyway])
+        known = self._known(recorded, list(wanted)) if recorded else {}
+        quick = self.suite.run([name for name in wanted if name not in known], PATIENCE)
         slow = self.suite.run([name for name, seen in quick.items() if seen.verdict not in AS_EXPECTED])
-        self.patience |= {name: 1.0 for name, seen in slow.items() if seen.verdict in JUDGED_WELL}
-        healthy = {**quick, **slow}
+        self.patience = {name: PATIENCE for name, seen in quick.items() if seen.verdict in JUDGED_WELL}
+        self.patience |= {name: 1.0 for name, seen in {**known, **slow}.items() if seen.verdict in JUDGED_WELL}
+        healthy = {**known, **quick, **slow}
         self.unwell = {
             name: f"{seen.verdict}: {seen.first_line}"
             for name, seen in healthy.items()
@@ -117,6 +122,33 @@ class Runner:
         self.tell.healthy(healthy)
         if wanted and not self.patience:
             raise SetupProblem("no scenario is green on the healthy platform", "run `ibox demo` and read its report")
+        if recorded:
+            self._is_as_recorded(recorded)
+
+    @property
+    def _asked_anyway(self) -> list[str]:
+        """Quick scenarios that say of the platform as it is now whether it is healthy."""
+        return self._there([*self.catalogue.bystanders, *self.catalogue.canaries])
+
+    def _known(self, recorded: HealthyRun, wanted: Sequence[str]) -> dict[str, Verdict]:
+        """What the record says of these scenarios, but for those that are asked anyway."""
+        known = recorded.green(self.suite.claims[name] for name in wanted if name not in self._asked_anyway)
+        self.tell.note(
+            f"{len(known)} of {len(wanted)} scenarios passed in {recorded.file}, {recorded.hours:.1f} hours ago; "
+            "the others are run now"
+        )
+        return known
+
+    def _is_as_recorded(self, recorded: HealthyRun) -> None:
+        """Raises:
+        SetupProblem: what passed in the record and was asked now as well is red now.
+        """
+        passed = recorded.green(self.suite.claims[name] for name in self._asked_anyway)
+        if red := [f"{name} is {self.unwell[name]}" for name in passed if name in self.unwell]:
+            raise SetupProblem(
+                f"the platform {self.instance} is not as healthy as in {recorded.file}: {'; '.join(red)}",
+                "heal it, or leave --healthy out",
+            )
 
     def _one(self, platform: Platform, sabotage: Sabotage) -> Outcome:
         began = time.monotonic()

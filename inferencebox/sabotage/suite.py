@@ -13,6 +13,7 @@ from inferencebox.waiting import SCALE_VARIABLE
 
 from . import pytests
 
+Event = Mapping[str, object]
 OPTIONS = ("-q", "-p", "no:cacheprovider")
 ALONE_SECONDS = 8.0
 """Scenarios that take less in all are run by one process."""
@@ -30,6 +31,8 @@ class Claim:
     title: str
     sabotage: tuple[str, ...]
     seconds: float
+    tests: tuple[str, ...] = ()
+    """All there are of it: one for each of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,14 @@ def claims() -> dict[str, Claim]:
             )
         found = json.loads(file.read_text())
     return {
-        name: Claim(name, entry["test"], entry["title"], tuple(entry["sabotage"]), float(entry["seconds"]))
+        name: Claim(
+            name,
+            entry["test"],
+            entry["title"],
+            tuple(entry["sabotage"]),
+            float(entry["seconds"]),
+            tuple(entry["tests"]),
+        )
         for name, entry in found.items()
     }
 
@@ -108,16 +118,19 @@ class Suite:
 
 
 def verdicts(folder: Path) -> dict[str, Verdict]:
-    """Of a recorded run: the worst of each scenario's tests, but for those that can't be exercised here.
+    """Of a run that was recorded in a folder; nothing if there is none."""
+    return judged(read(folder)) if (folder / RUN_FILE).exists() else {}
+
+
+def judged(events: Iterable[Event]) -> dict[str, Verdict]:
+    """What a record says: the worst of each scenario's tests, but for those that can't be exercised here.
 
     One that leaves something out at its end, after steps that held, passed as far as this platform can show it: what
     it claims to notice must break one of those steps.
     """
-    if not (folder / RUN_FILE).exists():
-        return {}
     found: dict[str, Verdict] = {}
     showed: set[object] = set()
-    for event in read(folder):
+    for event in events:
         if event["event"] == "step":
             showed.add(event.get("item"))
         if event["event"] != "verdict":
