@@ -50,7 +50,7 @@ class FakeKube:
         return KubeReply(200, object={"apiVersion": "v1", "kind": f"{kind}List", "items": found})
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
-        found = self.objects.get((kind, namespace or "", name))
+        found = self.objects.get((kind.partition(".")[0], namespace or "", name))
         return KubeReply(200, object=copy.deepcopy(found)) if found else KubeReply(404, "NotFound")
 
     def replace(self, document: Document) -> KubeReply:
@@ -67,7 +67,7 @@ class FakeKube:
 
     def delete(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
         with self._lock:
-            gone = self.objects.pop((kind, namespace or "", name), None)
+            gone = self.objects.pop((kind.partition(".")[0], namespace or "", name), None)
             return KubeReply(200, object=gone) if gone else KubeReply(404, "NotFound")
 
     def watch(self, kind: str, seconds: int = 0) -> Iterator[tuple[str, Document]]:

@@ -1,15 +1,17 @@
 """Mechanisms of sabotage on an API in memory: what they break, for whom, and that all is as before afterwards."""
 
+import base64
 import copy
 from contextlib import ExitStack
 from unittest.mock import Mock
 
 import pytest
+from cryptography import x509
 from fake_kube import FakeKube
 
 from inferencebox.checks import equals
-from inferencebox.sabotage.documents import append_at, content, remove_at, set_at
-from inferencebox.sabotage.mechanisms import Change, Create, Delete, NoEffect, Scene, Stop
+from inferencebox.sabotage.documents import append_at, content, remove_at, resource_of, set_at
+from inferencebox.sabotage.mechanisms import Change, Create, Delete, ForeignCertificate, NoEffect, Scene, Stop
 from inferencebox.sabotage.remembered import Memory, NotHealed
 from inferencebox.sabotage.rules import (
     forget_namespace,
@@ -36,8 +38,8 @@ def weights_of(document):
 def stage(tmp_path):
     """Makes a scene over some objects; all is put back by `heal`."""
 
-    def make(*documents):
-        kube = FakeKube(*documents)
+    def make(*documents, api=FakeKube):
+        kube = api(*documents)
         memory, ends, platform = Memory(tmp_path / "sabotage.json"), ExitStack(), Mock()
         scene = Scene(platform, kube, memory, ends)
 
@@ -196,6 +198,65 @@ def test_what_cannot_be_put_back_is_said_and_stays_remembered(stage, tmp_path):
     with pytest.raises(NotHealed, match="canary could not be put back: 422"):
         heal()
     assert len(Memory.read(tmp_path / "sabotage.json").deeds) == 1
+
+
+# --- certificates
+
+
+class CertManager(FakeKube):
+    """Issues anew for a Certificate whose issuer is another, as cert-manager does."""
+
+    def put(self, document):
+        kept = super().put(document)
+        if document["kind"] == "Certificate":
+            name = {"tls.crt": kept["spec"]["issuerRef"]["name"]}
+            secret = self.objects["Secret", "ai-gateway", "edge"]
+            super().put({**secret, "data": secret["data"] | name})
+        return kept
+
+
+def entrance(**annotations):
+    metadata = {"name": "edge", "namespace": "ai-gateway", "annotations": annotations}
+    return {"kind": "Secret", "metadata": metadata, "data": {"tls.crt": "before", "tls.key": "key", "ca.crt": "ca"}}
+
+
+def stranger():
+    return ForeignCertificate(do="foreign-certificate", namespace="ai-gateway", name="edge", hosts=["localhost"])
+
+
+def test_a_certificate_that_nobody_keeps_is_replaced_by_hand(stage):
+    kube, scene, heal = stage(entrance())
+    stranger().apply(scene)
+    shown = base64.b64decode(kube.objects["Secret", "ai-gateway", "edge"]["data"]["tls.crt"])
+    assert "somebody else" in x509.load_pem_x509_certificate(shown).issuer.rfc4514_string()
+    heal()
+    assert kube.objects["Secret", "ai-gateway", "edge"]["data"] == entrance()["data"]
+
+
+def test_a_certificate_that_is_kept_gets_an_issuer_whom_nobody_knows(stage):
+    certificate = {
+        "apiVersion": "cert-manager.io/v1",
+        "kind": "Certificate",
+        "metadata": {"name": "edge", "namespace": "ai-gateway"},
+        "spec": {"issuerRef": {"kind": "ClusterIssuer", "name": "edge"}, "duration": "720h"},
+    }
+    secret = entrance(**{"cert-manager.io/certificate-name": "edge"})
+    kube, scene, heal = stage(secret, certificate, api=CertManager)
+    stranger().apply(scene)
+    assert kube.spec("Certificate", "edge", "ai-gateway")["issuerRef"] == {"kind": "Issuer", "name": "sabotage"}
+    assert kube.objects["Secret", "ai-gateway", "edge"]["data"]["tls.crt"] == "sabotage"
+    issuer = kube.spec("Issuer", "sabotage", "ai-gateway")["ca"]["secretName"]
+    authority = base64.b64decode(kube.objects["Secret", "ai-gateway", issuer]["data"]["tls.crt"])
+    assert x509.load_pem_x509_certificate(authority).extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    heal()
+    assert kube.spec("Certificate", "edge", "ai-gateway") == certificate["spec"]
+    assert kube.objects["Secret", "ai-gateway", "edge"]["data"]["tls.crt"] == "edge"
+    assert set(kube.objects) == {("Secret", "ai-gateway", "edge"), ("Certificate", "ai-gateway", "edge")}
+
+
+def test_a_kind_of_which_there_are_two_is_named_with_its_group():
+    assert resource_of({"apiVersion": "cert-manager.io/v1", "kind": "Certificate"}) == "Certificate.cert-manager.io"
+    assert resource_of({"apiVersion": "v1", "kind": "Service"}) == "Service"
 
 
 # --- rules

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Platform
-from inferencebox.probes.kubernetes import Kube
+from inferencebox.probes.kubernetes import Kube, KubeRefused
 
 from .catalogue import Sabotage
 from .effects import NoEffect
@@ -73,6 +73,8 @@ def _apply(sabotage: Sabotage, scene: Scene) -> None:
             mechanism.apply(scene)
     except SetupProblem as problem:
         raise NoEffect(problem.what) from problem
+    except KubeRefused as refused:
+        raise NoEffect(str(refused)) from refused
 
 
 def _arrived(settling: Settling, sabotage: Sabotage) -> None:

@@ -1,6 +1,5 @@
 """The ways of breaking a platform. Each is data of the catalogue that can be applied; applied, it can be ended."""
 
-import base64
 import fnmatch
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -9,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inferencebox.pki import Authority
 from inferencebox.platform import Platform
 from inferencebox.probes.kubernetes import Kube
 
-from .documents import Document, append_at, remove_at, set_at
+from .certificates import replace_certificate
+from .documents import Document, append_at, remove_at, resource_of, set_at
 from .effects import NoEffect
 from .means import Means, means_of
 from .remembered import Memory, identity
@@ -94,8 +93,8 @@ class Delete(Target):
             raise NoEffect(f"there is no {self.kind} to delete")
         for document in found:
             scene.memory.note("deleted", document)
-            kind, namespace, name = identity(document)
-            scene.kube.delete(kind, name, namespace or None).require()
+            _, namespace, name = identity(document)
+            scene.kube.delete(resource_of(document), name, namespace or None).require()
 
 
 class Create(_Mechanism):
@@ -168,8 +167,8 @@ class Rewrite(_Mechanism):
         scene.ends.callback(scene.means.rewritten(self.file, self.replace, component, anew))
 
 
-class Secrets(_Mechanism):
-    """Replace a Secret's certificate by one that somebody else signed."""
+class ForeignCertificate(_Mechanism):
+    """Have a TLS Secret hold a certificate that somebody else signed, for these hosts."""
 
     do: Literal["foreign-certificate"]
     namespace: str
@@ -177,19 +176,10 @@ class Secrets(_Mechanism):
     hosts: tuple[str, ...]
 
     def apply(self, scene: Scene) -> None:
-        secret = scene.kube.get("Secret", self.name, self.namespace).require()
-        scene.memory.note("changed", secret)
-        scene.kube.replace({**secret, "data": {**secret["data"], **_foreign_certificate(self.hosts)}}).require()
-
-
-def _foreign_certificate(hosts: tuple[str, ...]) -> dict[str, str]:
-    """Data of a TLS Secret, signed by an authority that nobody knows."""
-    issued = Authority.create("somebody else").issue("gateway", hosts=list(hosts))
-    data = {"tls.crt": issued.certificate, "tls.key": issued.key}
-    return {name: base64.b64encode(value).decode() for name, value in data.items()}
+        replace_certificate(scene.kube, scene.memory, self.namespace, self.name, self.hosts)
 
 
 Mechanism = Annotated[
-    Change | Delete | Create | Stop | Freeze | Forget | Environment | Rewrite | Secrets,
+    Change | Delete | Create | Stop | Freeze | Forget | Environment | Rewrite | ForeignCertificate,
     Field(discriminator="do"),
 ]

@@ -10,7 +10,7 @@ from typing import Literal, cast
 from inferencebox.paths import state_dir
 from inferencebox.probes.kubernetes import Kube, KubeReply
 
-from .documents import Document, content
+from .documents import Document, content, resource_of
 
 Deed = Literal["changed", "deleted", "created"]
 MANAGER = "kubectl"
@@ -81,9 +81,9 @@ def identity(document: Document) -> tuple[str, str, str]:
 
 def _restore(kube: Kube, document: Document) -> KubeReply:
     """What somebody else wrote meanwhile into its metadata stays; what it wants is as it was."""
-    kind, namespace, name = identity(document)
+    _, namespace, name = identity(document)
     for _ in range(ATTEMPTS):
-        now = kube.get(kind, name, namespace or None)
+        now = kube.get(resource_of(document), name, namespace or None)
         if not now.ok:
             return now
         current = now.object
@@ -102,5 +102,5 @@ def _recreate(kube: Kube, document: Document) -> KubeReply:
 
 
 def _delete(kube: Kube, document: Document) -> KubeReply:
-    kind, namespace, name = identity(document)
-    return kube.delete(kind, name, namespace or None)
+    _, namespace, name = identity(document)
+    return kube.delete(resource_of(document), name, namespace or None)

@@ -113,7 +113,7 @@ def fleet(kube: Kube) -> Iterator[Fleet]:
     fleet.clear()
 
 
-@scenario("GPU-01", needs=("kubernetes.scheduler",), sabotage="scheduler.stopped", seconds=3)
+@scenario("GPU-01", needs=("kubernetes.scheduler",), sabotage="scheduler.overruled", seconds=3)
 def test_a_cpu_model_lands_on_a_cpu_node_with_its_requests(fleet, story):
     """A model without GPU is put on a CPU node with the CPU it asks for, also when a GPU node has more room."""
     with story.given("a CPU node with 1 CPU, and a GPU node with far more"):
@@ -132,7 +132,7 @@ def test_a_cpu_model_lands_on_a_cpu_node_with_its_requests(fleet, story):
         eventually(fleet.model("tenant-a", "third", cpu="300m").node, equals(cpu_node))
 
 
-@scenario("GPU-02", needs=("kubernetes.scheduler",), sabotage="scheduler.stopped", seconds=3)
+@scenario("GPU-02", needs=("kubernetes.scheduler",), sabotage="scheduler.overruled", seconds=3)
 def test_without_a_gpu_a_gpu_model_waits_and_others_do_not(fleet, story):
     """A model that needs a GPU where there is none stays pending for that reason, and the others are placed."""
     with story.given("a CPU node only"):
@@ -150,7 +150,7 @@ def test_without_a_gpu_a_gpu_model_waits_and_others_do_not(fleet, story):
 @scenario(
     "GPU-03",
     needs=("kubernetes.scheduler", "kubernetes.quota"),
-    sabotage=("gpu-quota.removed", "scheduler.stopped"),
+    sabotage=("gpu-quota.removed", "scheduler.overruled"),
     seconds=5,
 )
 def test_a_gpu_model_gets_the_gpu_and_the_tenant_only_its_share(fleet, story):
