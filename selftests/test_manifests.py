@@ -47,6 +47,19 @@ def test_every_shipped_policy_renders_for_every_set_of_limits(limits: str) -> No
     assert all({"apiVersion", "kind", "metadata"} <= document.keys() for document in documents)
 
 
+def test_no_client_can_say_what_the_answer_about_its_key_says() -> None:
+    documents = [document for batch in policies.batches("strict") for document in batch]
+    told = {
+        name
+        for document in documents
+        if document["kind"] == "SecurityPolicy" and (asked := document["spec"].get("extAuth"))
+        for name in asked["http"]["headersToBackend"]
+    }
+    (clients,) = (document for document in documents if document["kind"] == "ClientTrafficPolicy")
+    assert told == {"x-tenant", "x-published-model", "x-publication"}
+    assert told <= set(clients["spec"]["headers"]["earlyRequestHeaders"]["remove"])
+
+
 def test_no_two_shipped_objects_are_the_same_object() -> None:
     documents = [document for batch in policies.batches("strict") for document in batch]
     names = [(d["kind"], d["metadata"].get("namespace", ""), d["metadata"]["name"]) for d in documents]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from management.tokens import QUERY
 
 from fixtures.telemetry import quickened
 from inferencebox import policies
@@ -147,6 +148,44 @@ def test_every_panel_of_a_dashboard_is_a_valid_query(promtool: Path, tmp_path: P
 
 def labels(name: str) -> tuple[tuple[str, str], ...]:
     return (("pod", name),)
+
+
+def test_what_the_management_service_asks_is_told_by_process_and_publication(promtool: Path, tmp_path: Path) -> None:
+    tokens = 'ai_model_tokens_total{job="tier-1", instance="%s", route="%s", publication="%s"}'
+    told = {
+        tokens % ("one:19001", "published-x/rule/0/host-a", "u"): "0+20x4",
+        tokens % ("one:19001", "published-x/rule/0/host-b", "u"): "0+1x4",  # the same, at another host
+        tokens % ("other:19001", "published-x/rule/0/host-a", "u"): "0+3x4",
+        tokens % ("one:19001", "openai-x/rule/0/host-a", ""): "0+1000x4",  # with a token, not with a key
+        'up{job="tier-1", instance="one:19001"}': "1x4",
+        'up{job="tier-1", instance="other:19001"}': "1 1 1 1 0",
+        'up{job="mesh", instance="third:15090"}': "1x4",
+    }
+    wanted = {
+        '{instance="one:19001", publication="u"}': 84,
+        '{instance="other:19001", publication="u"}': 12,
+        '{instance="one:19001"}': 20,  # asked at that moment
+        '{instance="other:19001"}': 0,  # in vain
+    }
+    tests = {
+        "evaluation_interval": "5s",
+        "tests": [
+            {
+                "interval": "5s",
+                "input_series": [{"series": series, "values": values} for series, values in told.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": QUERY,
+                        "eval_time": "20s",
+                        "exp_samples": [{"labels": labels, "value": value} for labels, value in wanted.items()],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+    done = run(promtool, "test", "rules", tmp_path / "tests.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_growth_starts_at_nothing_and_survives_a_restart() -> None:

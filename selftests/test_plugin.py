@@ -237,19 +237,20 @@ def test_nothing_starts_without_need(run: Run, pytester: pytest.Pytester, home: 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
 @pytest.mark.parametrize(
-    ("needs", "wish", "parts"),
+    ("asked", "wish", "parts"),
     [
-        ("gateway", "yes", []),
-        ("jaeger", "yes", ["telemetry"]),
-        ("loki", "yes", ["logs"]),
-        ("loki", "if-built", []),
+        ("needs=('gateway',)", "yes", []),
+        ("needs=('jaeger',)", "yes", ["telemetry"]),
+        ("wants=('prometheus',)", "yes", ["telemetry"]),
+        ("needs=('loki',)", "yes", ["logs"]),
+        ("needs=('loki',)", "if-built", []),
     ],
 )
 def test_only_what_a_chosen_scenario_needs_is_brought_up(
-    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, needs: str, wish: str, parts: list[str], workers: tuple[str]
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, asked: str, wish: str, parts: list[str], workers: tuple[str]
 ) -> None:
     monkeypatch.setenv("IBOX_CACHE", str(home / "empty"))
-    run(f"@promise('OPS-11', needs=({needs!r},))\ndef test_it(platform):\n    pass", f"--logs={wish}", *workers)
+    run(f"@promise('OPS-11', {asked})\ndef test_it(platform):\n    pass", f"--logs={wish}", *workers)
     assert json.loads((home / "parts.json").read_text()) == parts
 
 

@@ -129,6 +129,7 @@ def test_any_value_is_no_key(api, publishing, story):
         sent.append(confirm(query.with_(path=f"{query.path}?x-api-key={right}")(), refused(401, by=("api-key", "jwt"))))
     with story.then("nor what only the gateway says"):
         claims = [("x-published-model", f"{found.model.tenant}.{found.model.name}"), ("x-tenant", found.model.tenant)]
+        claims.append(("x-publication", "somebody-else"))
         bare = ask("x").adding(*claims, ("x-ai-eg-model", found.model.name))
         sent.append(confirm(bare(), BY_KEY))
     with story.then("two keys at once, one of them right, are no key either, or the right one"):

@@ -10,45 +10,89 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from fixtures.management import leftovers, unhurried
+from fixtures.management import leftovers, secret, unhurried
 from fixtures.scenario import not_exercised, scenario
-from inferencebox.checks import answered, at_least, body_json, equals, present, refused, served_by, that
+from inferencebox.checks import Check, answered, at_least, body_json, equals, present, refused, served_by, that
+from inferencebox.platform import Platform
+from inferencebox.probes.http import Observation
 from inferencebox.redaction import redact_text
 from inferencebox.waiting import Timeouts, confirm, eventually
 
 NEEDS = ("management", "gateway", "models")
 
 
-@scenario("MGT-24", needs=(*NEEDS, "ai-gateway", "ratelimit"), sabotage="publishing.openai-wrong-host", seconds=15)
-def test_a_language_model_is_published(publishing, kube, gateway, story):
+def tokens_in(reply: Observation) -> int:
+    """What an OpenAI reply says that it took."""
+    return int(reply.json()["usage"]["total_tokens"])
+
+
+def tokens_told(platform: Platform, wanted: int) -> Check:
+    """Usage has so many tokens; where nobody watches the gateway it says of none that it knows."""
+    unwatched = platform.capabilities.get("prometheus")
+    return answered(200) & body_json("usage.tokensUsed", equals(None if unwatched else wanted))
+
+
+@scenario(
+    "MGT-24",
+    needs=(*NEEDS, "ai-gateway", "ratelimit"),
+    wants=("prometheus",),
+    sabotage=("publishing.openai-wrong-host", "metrics.tier-1-uncounted"),
+    seconds=50,
+)
+def test_a_language_model_is_published(publishing, platform, tenant_b, kube, gateway, story):
     """A language model gets a route of the AI gateway; a chat with its key is answered, and its tokens are counted."""
     found = publishing(
-        "tenant-b", api="openai", rateLimiting={"requestsPerMinute": 500, "requestsPerHour": 5000, "tokensPerHour": 40}
+        "tenant-b",
+        api="openai",
+        wait=False,
+        rateLimiting={"requestsPerMinute": 500, "requestsPerHour": 5000, "tokensPerHour": 40},
     )
+    name, said = found.model.name, []
     with story.then("claim, key, backends, AI route, limits and documentation exist"):
-        kinds = {entry.split()[0] for entry in leftovers(kube, "tenant-b", found.model.name)}
+        kinds = {entry.split()[0] for entry in leftovers(kube, "tenant-b", name)}
         ai = {"aigatewayroute", "backend.gateway.envoyproxy.io", "aiservicebackend", "httproute"}
         assert kinds == {"publishedmodel", "secret", "backendtrafficpolicy", "configmap"} | ai, kinds
     with story.then("a chat is answered in OpenAI's form by the model"):
         form = body_json("object", equals("chat.completion")) & body_json("usage.total_tokens", at_least(1))
-        confirm(found.chat(body={"max_tokens": 4})(), answered(200) & served_by(found.model) & form)
+        said.append(tokens_in(eventually(found.chat(body={"max_tokens": 4}), answered(200))))
+        reply = confirm(found.chat(body={"max_tokens": 1})(), answered(200) & served_by(found.model) & form)
+        said.append(tokens_in(reply))
     with story.then("an OpenAI client's bearer token beside the key does no harm"):
         both = found.chat(body={"max_tokens": 1}).adding(("Authorization", "Bearer unused"))
-        confirm(both(), answered(200) & served_by(found.model))
+        said.append(tokens_in(confirm(both(), answered(200) & served_by(found.model))))
     with story.then("another model can't be asked with it"):
         confirm(found.chat(model="tiny-llm")(), refused(403, 404))
     with story.then("tokens are counted: when the hour's forty are spent, there is a 429"):
-        spent, chat = 0, found.chat(body={"max_tokens": 8})
+        chat = found.chat(body={"max_tokens": 8})
         for _ in range(40):
             seen = chat()
             if seen.status == 429:
                 break
-            spent += int(confirm(seen, answered(200)).json()["usage"]["total_tokens"])
+            said.append(tokens_in(confirm(seen, answered(200))))
         confirm(seen, refused(429, by="ratelimit"))
-        story.note("tokens", f"refused after {spent} tokens in this step")
+        story.note("tokens", f"refused after {sum(said)} tokens")
+    follows = {"within": Timeouts.current().metric, "every": 1.0}
+    usage = found.by.published(name)
+    with story.when("the tenant asks the model with its own token, and puts that down to the publication"):
+        uid = kube.get("publishedmodel", name, "tenant-b").require()["metadata"]["uid"]
+        with_token = gateway.chat(found.model, tenant_b.token).adding(("x-publication", uid))
+        eventually(with_token, answered(200) & served_by(found.model))
+    with story.then("its usage has the tokens that the replies to its key named, and no others"):
+        eventually(usage, tokens_told(platform, sum(said)), streak=3, **follows)
+    with story.when("it is published anew"):
+        confirm(found.by.unpublish(name)(), answered(200))
+        told = confirm(found.by.publish(name)(), answered(200)).json()["publishedModel"]
+        anew = replace(found, key=secret(told["apiKey"], f"new key of {name}"), told=told)
+    with story.then("it begins at nothing, and follows what is used from now on"):
+        confirm(usage(), tokens_told(platform, 0))
+        only = tokens_in(eventually(anew.chat(body={"max_tokens": 2}), answered(200)))
+        eventually(usage, tokens_told(platform, only), streak=3, **follows)
+    if unwatched := platform.capabilities.get("prometheus"):
+        story.note("left out", f"how many tokens were used: {unwatched}")
 
 
 # --- MGT-25 ---------------------------------------------------------------------------------------------------------
@@ -152,6 +196,7 @@ def test_usage_is_counted(publishing, platform, story):
             confirm(found.ask("wrong", quiet=True)(), refused(401))
     counted = body_json("usage.totalRequests", equals(before + 23)) & body_json("usage.lastAccessTime", present())
     counted &= body_json("usage.requestsToday", that("as many", lambda n: 0 < n <= before + 23))
+    counted &= body_json("usage.tokensUsed", equals(None))  # it has none
     with story.then("23 more are counted"):
         confirm(usage(), answered(200) & counted)
 

@@ -5,8 +5,12 @@ import ipaddress
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from fastapi.testclient import TestClient
@@ -27,6 +31,7 @@ from management.register import Register, clash
 from management.schemas import PublishConfig
 from management.services import Services
 from management.settings import Settings
+from management.tokens import KNOWN_SECONDS, Counter, GatewayCounters, Process, Reading, Untold, added
 
 SETTINGS = Settings(gateway_url="http://10.1.2.3")
 
@@ -173,6 +178,226 @@ def test_what_cannot_be_written_is_kept() -> None:
     register.count(active())
     asyncio.run(register.flush())
     assert register.usage(active()).total_requests == 1
+
+
+# --- tokens
+
+GATEWAY = "10.0.0.1:19001"
+
+
+def reading(at: float, age: float = 0.0, **tokens: int) -> Reading:
+    """What one process of the gateway has counted, by uid."""
+    return Reading(time.monotonic() - age, {GATEWAY: Process(at, tokens)})
+
+
+def language(**more: object) -> Publication:
+    return replace(wished("llm", "openai"), phase=ACTIVE, uid="u", created="2026-01-01T00:00:00Z", **more)
+
+
+@pytest.mark.parametrize(
+    ("told", "used"),
+    [
+        ([20, 20, 60], 60),
+        ([20, 5], 25),  # the process started anew
+        ([20, None, 30], 50),  # Envoy dropped the counter with its listener
+        ([None, 0], 0),
+    ],
+)
+def test_tokens_add_up_however_often_counters_start_anew(told: list[int | None], used: int) -> None:
+    total, counters = 0, {}
+    for moment, tokens in enumerate(told, start=1):
+        here = reading(moment) if tokens is None else reading(moment, u=tokens, another=1000)
+        total, counters = added(total, counters, "u", here)
+    assert total == used
+
+
+def test_each_process_of_the_gateway_counts_for_itself() -> None:
+    both = Reading(0.0, {"one": Process(1.0, {"u": 5}), "other": Process(1.0, {"u": 7})})
+    total, counters = added(0, {}, "u", both)
+    gone = Reading(0.0, {"one": Process(2.0, {"u": 6})})
+    back = Reading(0.0, {"one": Process(3.0, {"u": 6}), "other": Process(3.0, {"u": 8})})
+    assert added(*added(total, counters, "u", gone), "u", back)[0] == 6 + 8
+
+
+def test_what_was_read_before_changes_nothing() -> None:
+    known = {GATEWAY: Counter(20, read_at=10.0)}
+    for old in (reading(9.0, u=15), reading(10.0, u=15), reading(9.0)):
+        assert added(20, known, "u", old) == (20, known)
+
+
+def test_tokens_are_told_only_while_somebody_says_how_many_there_are() -> None:
+    register, _ = registered(language())
+    assert register.usage(language()).tokens_used is None
+    register.learn_tokens(reading(1.0))
+    assert register.usage(language()).tokens_used == 0
+    register.learn_tokens(reading(2.0, u=42))
+    assert register.usage(language()).tokens_used == 42
+    assert register.usage(active()).tokens_used is None, "a traditional model has none"
+    register.learn_tokens(reading(2.0, age=KNOWN_SECONDS + 1, u=42))
+    assert register.usage(language()).tokens_used is None
+
+
+def test_a_model_that_is_published_again_begins_at_nothing() -> None:
+    register, _ = registered(language())
+    register.learn_tokens(reading(1.0, u=42))
+    assert register.usage(replace(language(), uid="v")).tokens_used == 0
+
+
+class KeepingKube(Kube):
+    """Keeps one `PublishedModel`, and takes changes as the API does: merged, and only of the newest version."""
+
+    def __init__(self, publication: Publication) -> None:
+        self.writes = 0
+        self.document = {
+            "metadata": {"name": publication.model, "namespace": publication.namespace, "uid": publication.uid,
+                         "resourceVersion": "1"},
+            "spec": publication.spec,
+        }  # fmt: skip
+
+    async def get(self, *_: object) -> dict[str, object]:
+        return json.loads(json.dumps(self.document))  # type: ignore[no-any-return]
+
+    async def patch(self, *place: object, subresource: str = "") -> dict[str, object]:
+        change = json.loads(json.dumps(place[-1]))
+        meta = self.document["metadata"]
+        assert change.pop("metadata") == {"resourceVersion": meta["resourceVersion"]}
+        self.document = merged(self.document, change)
+        self.writes += 1
+        self.document["metadata"]["resourceVersion"] = str(self.writes + 1)
+        return await self.get()
+
+
+def merged(into: dict, change: dict) -> dict:  # type: ignore[type-arg]
+    """RFC 7396."""
+    whole = dict(into)
+    for name, value in change.items():
+        if value is None:
+            whole.pop(name, None)
+        else:
+            whole[name] = merged(whole.get(name) or {}, value) if isinstance(value, dict) else value
+    return whole
+
+
+def test_tokens_are_written_once_whoever_reads_them() -> None:
+    kube = KeepingKube(language())
+    first, second = Register(kube, SETTINGS), Register(kube, SETTINGS)
+    for replica in (first, second):
+        replica.learn(kube.document)
+        replica.learn_tokens(reading(5.0, u=42))
+        asyncio.run(replica.flush())
+    assert kube.document["status"]["usage"]["tokensUsed"] == 42
+    second.learn_tokens(reading(6.0, u=50))
+    asyncio.run(second.flush())
+    asyncio.run(first.flush())
+    assert kube.document["status"]["usage"]["tokensUsed"] == 50
+    writes = kube.writes
+    for replica in (first, second):
+        replica.learn_tokens(reading(7.0, u=50))
+        asyncio.run(replica.flush())
+    assert kube.writes == writes, "nothing was used, and something was written"
+
+
+def test_a_restarted_service_goes_on_where_it_was() -> None:
+    kube = KeepingKube(language())
+    for moment, tokens in enumerate((42, 60, 8), start=1):
+        register = Register(kube, SETTINGS)
+        register.learn(kube.document)
+        register.learn_tokens(reading(float(moment), u=tokens))
+        asyncio.run(register.flush())
+    assert kube.document["status"]["usage"]["tokensUsed"] == 68
+
+
+def test_requests_are_written_without_a_word_about_tokens_that_nobody_counted() -> None:
+    kube = KeepingKube(language())
+    register = Register(kube, SETTINGS)
+    register.count(register.learn(kube.document))
+    asyncio.run(register.flush())
+    assert kube.document["status"]["usage"]["totalRequests"] == 1
+    assert "tokensUsed" not in kube.document["status"]["usage"]
+
+
+@contextmanager
+def answering(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """Somebody who answers in Prometheus' place; gives the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            reply(self)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def vector(*rows: tuple[dict[str, str], str]) -> bytes:
+    result = [{"metric": labels, "value": [1795306418.0, value]} for labels, value in rows]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+
+
+def read_from(status: int, body: bytes, seconds: float = 0.0) -> Reading:
+    def reply(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(seconds)
+        request.send_response(status)
+        request.send_header("content-length", str(len(body)))
+        request.end_headers()
+        with suppress(OSError):  # who asked may have gone
+            request.wfile.write(body)
+
+    async def read(url: str) -> Reading:
+        counters = GatewayCounters(url, lambda _: None)
+        try:
+            return await counters.read()
+        finally:
+            await counters.close()
+
+    with answering(reply) as url:
+        return asyncio.run(read(url))
+
+
+def test_a_reading_says_what_each_process_has_counted() -> None:
+    told = vector(
+        ({"instance": GATEWAY, "publication": "u"}, "42"),
+        ({"instance": GATEWAY}, "1795306417.5"),
+        ({"instance": "other"}, "1795306416"),
+    )
+    assert read_from(200, told).processes == {
+        GATEWAY: Process(1795306417.5, {"u": 42}),
+        "other": Process(1795306416.0, {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (503, b"", "503"),
+        (200, b"<html>", "Expecting value"),
+        (200, b"{}", "data"),
+        (200, vector(), "watches no gateway"),
+        (200, vector(({"instance": GATEWAY, "publication": "u"}, "42"), ({"instance": GATEWAY}, "0")), "reach"),
+    ],
+)
+def test_half_an_answer_is_none(status: int, body: bytes, why: str) -> None:
+    with pytest.raises(Untold, match=why):
+        read_from(status, body)
+
+
+def test_nobody_waits_for_a_slow_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("management.tokens.TIMEOUT_SECONDS", 0.2)
+    begun = time.monotonic()
+    with pytest.raises(Untold):
+        read_from(200, vector(), seconds=0.6)
+    assert time.monotonic() - begun < 5
+
+
+def test_without_a_prometheus_nobody_is_asked() -> None:
+    asyncio.run(asyncio.wait_for(GatewayCounters("", lambda _: None).run(), 1))
 
 
 # --- limits

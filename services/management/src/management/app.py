@@ -42,7 +42,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(parts.register.run()), asyncio.create_task(parts.publisher.run())]
+        running = (parts.register.run(), parts.publisher.run(), parts.counters.run())
+        tasks = [asyncio.create_task(each) for each in running]
         for task in tasks:
             task.add_done_callback(_told_if_it_failed)
         yield

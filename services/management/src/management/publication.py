@@ -22,6 +22,7 @@ from management.kube import (
 )
 from management.schemas import Authentication, PublishConfig, RateLimiting, Usage
 from management.settings import Settings
+from management.tokens import Counters, counters_of
 
 Json = dict[str, Any]
 PUBLISHING, ACTIVE, REMOVING = "Publishing", "Active", "Removing"
@@ -62,6 +63,7 @@ class Publication:
     version: int = 0
     instance: str = ""
     usage: Usage = field(default_factory=Usage)
+    counters: Counters = field(default_factory=dict)
 
     @property
     def id(self) -> tuple[str, str]:
@@ -119,6 +121,7 @@ class Publication:
             version=int(meta.get("resourceVersion", "0")),
             instance=(meta.get("annotations") or {}).get(INSTANCE, ""),
             usage=Usage(**(status.get("usage") or {})),
+            counters=counters_of(status),
         )
 
     @classmethod

@@ -12,6 +12,7 @@ from management.kube import PUBLICATIONS, SECRETS, Json, Kube, KubeDown, KubeErr
 from management.publication import ACTIVE, OPENAI_PATHS, Publication
 from management.schemas import Usage
 from management.settings import Settings
+from management.tokens import Counters, Reading, added, kept
 
 log = logging.getLogger("management.register")
 
@@ -42,6 +43,7 @@ class Register:
     _by_address: dict[tuple[str, str], Id] = field(default_factory=dict)
     _counted: dict[Id, Counted] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+    _reading: Reading | None = None
 
     @property
     def ready(self) -> bool:
@@ -77,36 +79,53 @@ class Register:
         counted.last = time.time()
 
     def usage(self, publication: Publication) -> Usage:
-        """What the API knows, and what was counted since."""
-        return _added(publication.usage, self._counted.get(publication.id, Counted()))
+        """What the API knows, and what was counted since; of tokens nothing while nobody says how many there were."""
+        usage = _added(publication.usage, self._counted.get(publication.id, Counted()))
+        told = self._reading is not None and self._reading.fresh
+        return usage.model_copy(update={"tokens_used": self._with_tokens(publication)[0] if told else None})
 
     async def flush(self) -> None:
         """Write what was counted. What can't be written is kept for the next time."""
-        for id, counted in list(self._counted.items()):
-            if counted.requests == 0:
+        for id, publication in list(self.publications.items()):
+            taken = self._counted.pop(id, Counted())
+            if taken.requests == 0 and self._with_tokens(publication)[1] == publication.counters:
                 continue
-            taken, self._counted[id] = counted, Counted()
             try:
                 await self._write_usage(id, taken)
             except (KubeDown, KubeError) as problem:
                 if isinstance(problem, KubeError) and problem.status == 404:
                     self._counted.pop(id, None)
                     continue
-                waiting = self._counted[id]
+                waiting = self._counted.setdefault(id, Counted())
                 waiting.requests += taken.requests
                 waiting.last = max(waiting.last, taken.last)
 
     async def _write_usage(self, id: Id, counted: Counted) -> None:
         """Added to what stands there now; the version makes two writers take turns."""
         document = await self.kube.get(PUBLICATIONS, *id)
-        usage = _added(Publication.of(document).usage, counted)
+        publication = Publication.of(document)
+        used, counters = self._with_tokens(publication)
+        if counted.requests == 0 and counters == publication.counters:
+            return  # another replica was first
+        usage = _added(publication.usage, counted).model_copy(update={"tokens_used": used})
         change = {
             "metadata": {"resourceVersion": document["metadata"]["resourceVersion"]},
-            "status": {"usage": usage.model_dump(by_alias=True)},
+            "status": {"usage": usage.model_dump(by_alias=True), "tokenCounters": kept(counters) or None},
         }
         self.learn(await self.kube.patch(PUBLICATIONS, *id, change, subresource="status"))
 
+    def _with_tokens(self, publication: Publication) -> tuple[int | None, Counters]:
+        """Tokens used, and how far the gateway's counters were read, as last told; None where nobody ever did."""
+        used, counters = publication.usage.tokens_used, publication.counters
+        if self._reading is None or publication.kind != "openai":
+            return used, counters
+        return added(used or 0, counters, publication.uid, self._reading)
+
     # --- learning
+
+    def learn_tokens(self, reading: Reading) -> None:
+        """What the gateway has counted by now."""
+        self._reading = reading
 
     def learn(self, document: Json) -> Publication:
         """An object `PublishedModel` as it is now; an older one than is known changes nothing."""

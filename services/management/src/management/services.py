@@ -14,6 +14,7 @@ from management.outbound import Outbound
 from management.publisher import Publisher
 from management.register import Register
 from management.settings import Settings
+from management.tokens import GatewayCounters
 
 HISTORY = 50
 USERS_WITH_HISTORY = 1000
@@ -33,6 +34,7 @@ class Services:
     audit: Audit
     users: UserLimits
     logins: LoginAttempts
+    counters: GatewayCounters
     tested: dict[str, deque[dict[str, Any]]] = field(default_factory=dict)
 
     @classmethod
@@ -52,6 +54,7 @@ class Services:
             audit=Audit(),
             users=UserLimits(settings.calls_per_minute, settings.calls_per_second),
             logins=LoginAttempts(),
+            counters=GatewayCounters(settings.prometheus_url, register.learn_tokens),
         )
 
     def remember_test(self, user: str, entry: dict[str, Any]) -> None:
@@ -61,6 +64,7 @@ class Services:
         self.tested.setdefault(user, deque(maxlen=HISTORY)).appendleft(entry)
 
     async def close(self) -> None:
+        await self.counters.close()
         await self.outbound.close()
         await self.models.close()
         await self.kube.close()

@@ -28,6 +28,7 @@ class Settings:
         test_networks: networks that test calls may reach besides public addresses and the gateway.
         calls_per_minute, calls_per_second: of one user.
         key_grace: seconds that a rotated key works on.
+        prometheus_url: the Prometheus that watches the gateway: it says how many tokens were used. Empty: nobody does.
         body_limit: bytes of a request.
         demo_credentials: whether to begin with admin/password when there is no administrator yet.
     """
@@ -50,6 +51,7 @@ class Settings:
     calls_per_minute: int = 100
     calls_per_second: int = 10
     key_grace: float = 60.0
+    prometheus_url: str = ""
     body_limit: int = 1024 * 1024
     demo_credentials: bool = False
 

@@ -53,7 +53,8 @@ async def authorize(request: Request) -> Response:
         return JSONResponse(error.body, error.status, headers={**error.headers, "x-refused-by": "api-key"})
     parts.register.count(found)
     metrics.calls.labels(found.namespace, found.model).inc()
-    return Response(status_code=200, headers={"x-tenant": found.tenant, "x-published-model": published_as(found)})
+    told = {"x-tenant": found.tenant, "x-published-model": published_as(found), "x-publication": found.uid}
+    return Response(status_code=200, headers=told)
 
 
 def _judged(parts: Services, key: str) -> Publication:

@@ -10,7 +10,7 @@ export async function published(page) {
     h("div", {}, h("code", {}, each.externalUrl), h("small", {}, `${each.namespace} · ${each.modelType} · key ${each.apiKey}`)),
     badge(each.status, each.status === "active" ? "good" : "waiting"),
     `${each.rateLimiting.requestsPerMinute}/min, ${each.rateLimiting.requestsPerHour}/h`,
-    h("div", {}, `${each.usage.totalRequests} requests`, h("small", {}, `${each.usage.requestsToday} today`)),
+    h("div", {}, `${each.usage.totalRequests} requests`, h("small", {}, `${each.usage.requestsToday} today${tokens(each)}`)),
     h("div", { class: "row" },
       button("Docs", () => show(`Using ${each.modelName}`, h("p", {}, h("code", {}, each.documentation.endpointUrl)), examples(each.documentation)), "small"),
       button("Test", () => test(each, page), "small"),
@@ -26,6 +26,7 @@ export async function published(page) {
 
 const path = (each) => `/models/${each.modelName}/publish`;
 const where = (each) => at({ namespace: each.namespace });
+const tokens = (each) => each.modelType !== "openai" ? "" : ` · ${each.usage.tokensUsed ?? "unknown"} tokens`;
 
 function change(each, page) {
   ask(`Change ${each.modelName}`, [
