@@ -381,6 +381,7 @@ def test_a_reading_says_what_each_process_has_counted() -> None:
         (200, b"{}", "data"),
         (200, vector(), "watches no gateway"),
         (200, vector(({"instance": GATEWAY, "publication": "u"}, "42"), ({"instance": GATEWAY}, "0")), "reach"),
+        (200, vector(({"instance": GATEWAY}, "1795306380")), "reach"),
     ],
 )
 def test_half_an_answer_is_none(status: int, body: bytes, why: str) -> None:

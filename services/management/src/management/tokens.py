@@ -154,16 +154,19 @@ class GatewayCounters:
 
 def _processes(rows: list[dict[str, Any]]) -> Mapping[str, Process]:
     asked: dict[str, float] = {}
+    silent: list[str] = []
     tokens: dict[str, dict[str, int]] = {}
     for row in rows:
         name, publication = row["metric"]["instance"], row["metric"].get("publication")
-        value = float(row["value"][1])
-        if publication is None:
-            asked[name] = value
-        else:
+        now, value = float(row["value"][0]), float(row["value"][1])
+        if publication is not None:
             tokens.setdefault(name, {})[publication] = round(value)
+        elif now - value <= KNOWN_SECONDS:
+            asked[name] = value
+        else:  # not reached, or not asked yet by a Prometheus that was away: then it tells what it last knew
+            silent.append(name)
+    if silent:
+        raise Untold(f"it does not reach the gateway at {', '.join(silent)}")
     if not asked:
         raise Untold("it watches no gateway")
-    if silent := [name for name, moment in asked.items() if moment == 0]:
-        raise Untold(f"it does not reach the gateway at {', '.join(silent)}")
     return MappingProxyType({name: Process(at, tokens.get(name, {})) for name, at in asked.items()})
