@@ -1,5 +1,6 @@
 """The sabotage catalogue against the scenarios; the runner with a fake platform and a fake suite."""
 
+import copy
 import datetime as dt
 import json
 import time
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from inferencebox import policies
 from inferencebox.errors import SetupProblem
 from inferencebox.probes.kubernetes import KubeReply
 from inferencebox.sabotage import healthy as health
@@ -18,7 +20,7 @@ from inferencebox.sabotage import runner as running
 from inferencebox.sabotage.breaking import Healing
 from inferencebox.sabotage.catalogue import catalogue
 from inferencebox.sabotage.healthy import HOURS, HealthyRun
-from inferencebox.sabotage.mechanisms import Change, NoEffect
+from inferencebox.sabotage.mechanisms import Change, Create, Delete, NoEffect
 from inferencebox.sabotage.outcomes import Outcome, Record
 from inferencebox.sabotage.rules import RULES
 from inferencebox.sabotage.runner import PATIENCE, Runner
@@ -63,6 +65,52 @@ def test_the_catalogue_uses_rules_and_views_that_there_are():
         for mechanism in sabotage.how:
             if isinstance(mechanism, Change) and mechanism.rule:
                 assert mechanism.rule in RULES
+
+
+MESH = ("networking.istio.io", "security.istio.io", "telemetry.istio.io")
+
+
+def seen_at(document):
+    """Which proxies are told of an object."""
+    group = document["apiVersion"].rpartition("/")[0]
+    return {"mesh"} if group in MESH else {"tier-1"} if "envoyproxy" in group else {"tier-1", "mesh"}
+
+
+def shipped(serverless):
+    """The policies as they are before any test has made objects of its own."""
+    batches = policies.batches("demo", serverless=serverless)
+    proxy = policies.proxy("kubernetes", {"envoy_image": "envoy"})
+    return [*(document for batch in batches for document in batch), *policies.telemetry(), *proxy]
+
+
+def touched(mechanism, documents):
+    """Which of these objects a mechanism changes, deletes or adds."""
+    if isinstance(mechanism, Create):
+        return list(mechanism.objects)
+    found = [each for each in documents if each["kind"] == mechanism.kind and mechanism.concerns(each)]
+    if isinstance(mechanism, Delete):
+        return found
+    broken = copy.deepcopy(found)
+    for each in broken:
+        mechanism.breaking(each)
+    return [after for before, after in zip(found, broken, strict=True) if before != after]
+
+
+@pytest.mark.parametrize("serverless", [False, True], ids=["replicas", "revisions"])
+def test_what_must_arrive_at_the_proxies_changes_what_is_there_from_the_beginning(serverless):
+    """Else nothing arrives, and the sabotage counts as one without effect."""
+    documents, late = shipped(serverless), {}
+    for name, sabotage in catalogue().sabotages.items():
+        if all(
+            isinstance(each, Change | Create | Delete) and getattr(each, "kind", "") != "Service"
+            for each in sabotage.how
+        ):
+            views = {
+                view for each in sabotage.how for document in touched(each, documents) for view in seen_at(document)
+            }
+            if missing := set(sabotage.settle) - views:
+                late[name] = missing
+    assert late == {}
 
 
 def test_sabotages_are_chosen_by_name_or_beginning():
