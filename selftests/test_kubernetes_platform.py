@@ -1,6 +1,7 @@
 """Parts of a platform on a cluster: stopped, started and told apart, on a cluster that is played here."""
 
 import copy
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -11,6 +12,7 @@ from inferencebox.providers.kubernetes.objects import INFERENCE_SERVICE, KIND_LA
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.sabotage.effects import NoEffect
 from inferencebox.sabotage.kubernetes import KubernetesMeans
+from inferencebox.sabotage.remembered import Memory
 
 
 class PlayedCluster:
@@ -103,6 +105,47 @@ def test_a_part_that_reads_its_file_only_when_it_starts_is_started_anew_with_ano
 def test_a_file_that_clusters_do_not_have_cannot_be_rewritten_there() -> None:
     with pytest.raises(NoEffect, match="a file of the local platform"):
         KubernetesMeans(Mock()).rewritten("telemetry/prometheus.yaml", {}, "prometheus")
+
+
+class PlayedKnative:
+    """An InferenceService: with other annotations it has another pod at once, and the old one lingers for a look."""
+
+    def __init__(self) -> None:
+        self.annotations: dict[str, str] = {"kept": "as it is"}
+        self.lingering: list[dict[str, str]] = []
+
+    def list(self, kind: str, namespace: str | None = None, labels: str = "") -> KubeReply:
+        if kind != "pods":
+            metadata = {"namespace": "tenant-a", "name": "iris", "annotations": dict(self.annotations)}
+            found = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceServiceList"}
+            return KubeReply(200, object={**found, "items": [{"metadata": metadata, "spec": {}}]})
+        assert (namespace, labels) == ("tenant-a", f"{INFERENCE_SERVICE}=iris")
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        pods = [
+            {"metadata": {"annotations": dict(each)}, "status": ready} for each in (self.annotations, *self.lingering)
+        ]
+        self.lingering.clear()
+        return KubeReply(200, object={"items": pods})
+
+    def patch(self, kind: str, name: str, namespace: str, change: dict[str, Any]) -> KubeReply:
+        self.lingering.append(dict(self.annotations))
+        told = {**self.annotations, **change["metadata"]["annotations"]}
+        self.annotations = {key: value for key, value in told.items() if value is not None}
+        return KubeReply(200, object={})
+
+
+def test_sidecars_of_a_model_that_knative_runs_get_other_settings_by_another_revision(tmp_path: Path) -> None:
+    cluster = PlayedKnative()
+    memory = Memory(tmp_path / "sabotage.json")
+    means = KubernetesMeans(Mock(kube=cluster))
+    undo = means.with_settings("tenant-a.iris*.proxy", {"SECRET_TTL": "1440h"}, memory)
+    assert cluster.annotations["proxy.istio.io/config"] == '{"proxyMetadata": {"SECRET_TTL": "1440h"}}'
+    assert [document["metadata"]["annotations"] for _, document in memory.deeds] == [{"kept": "as it is"}]
+    undo()
+    assert cluster.annotations == {"kept": "as it is"}
+    assert not cluster.lingering, "it was waited for until the pods with other settings were gone"
+    with pytest.raises(NoEffect, match=r"no InferenceService has the sidecar tenant-b\."):
+        means.with_settings("tenant-b.*.proxy", {}, memory)
 
 
 def test_a_replica_waits_for_room_in_its_tenants_quota(platform: KubernetesPlatform) -> None:

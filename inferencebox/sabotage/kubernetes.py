@@ -12,6 +12,7 @@ from inferencebox.polling import poll
 from inferencebox.providers.kubernetes.objects import is_ready, selector_of, workload
 from inferencebox.providers.kubernetes.platform import MONITORING, TIER_1, KubernetesPlatform
 
+from . import sidecars
 from .effects import NoEffect
 from .means import Undo, replaced
 from .remembered import Memory
@@ -37,6 +38,8 @@ class KubernetesMeans:
     platform: KubernetesPlatform
 
     def with_settings(self, components: str, settings: Mapping[str, str], memory: Memory) -> Undo:
+        if components.endswith(sidecars.SUFFIX):
+            return sidecars.with_settings(self.platform.kube, components, settings, memory)
         found = [
             deployment
             for deployment in listed(self.platform.kube, "deployment")
