@@ -28,7 +28,7 @@ from management.outbound import Outbound
 from management.publication import ACTIVE, Publication, everything, key_secret, objects
 from management.publisher import Publisher
 from management.register import Register, clash
-from management.schemas import PublishConfig
+from management.schemas import ConnectionSettings, PublishConfig
 from management.services import Services
 from management.settings import Settings
 from management.tokens import KNOWN_SECONDS, Counter, GatewayCounters, Process, Reading, Untold, added
@@ -455,6 +455,14 @@ def test_inner_addresses_are_no_destination(address: str) -> None:
     outbound._judge(gateway[0], 80, gateway)
     with pytest.raises(ApiError):
         outbound._judge(gateway[0], 19000, gateway)
+
+
+@pytest.mark.parametrize("host", ["nobody.invalid", "\u0097", "a..b", "x" * 253])
+def test_a_host_that_nobody_knows_is_a_mistake_of_the_caller(host: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        asyncio.run(Outbound(SETTINGS).custom(ConnectionSettings(host=host), "/", {}, {}))
+    assert refusal.value.body["details"] == ["host: no name server knows it"]
+    assert refusal.value.status == 400
 
 
 # --- documents

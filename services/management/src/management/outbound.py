@@ -50,8 +50,10 @@ class Outbound:
 
     async def through_gateway(self, host: str, path: str, headers: Mapping[str, str], body: Any) -> Reply:
         """A POST to tier 1 under a public host's name."""
-        address = (await _resolved(self._gateway_host))[0]
-        return await self._send(self._gateway_scheme, address, self._gateway_port, host, path, headers, body)
+        addresses = await _resolved(self._gateway_host)
+        if not addresses:
+            raise ApiError(502, "the gateway's name is not known", self._gateway_host)
+        return await self._send(self._gateway_scheme, addresses[0], self._gateway_port, host, path, headers, body)
 
     async def custom(self, wanted: ConnectionSettings, path: str, headers: Mapping[str, str], body: Any) -> Reply:
         """A POST where the caller says.
@@ -70,18 +72,14 @@ class Outbound:
             raise ApiError(400, "invalid connection settings", ["path: begins with / and is plain"])
         port = wanted.port or (443 if wanted.protocol == "https" else 80)
         addresses = _overridden(wanted, host, port) or await _resolved(host)
-        gateways = await self._gateway_addresses()
+        if not addresses:
+            raise ApiError(400, "invalid connection settings", ["host: no name server knows it"])
+        gateways = await _resolved(self._gateway_host)
         for address in addresses:
             self._judge(address, port, gateways)
         at_gateway = addresses[0] in gateways and port in (80, 443, self._gateway_port)
         sent = {**(headers if at_gateway else {}), **_fit(wanted.headers)}
         return await self._send(wanted.protocol, addresses[0], port, host, target, sent, body)
-
-    async def _gateway_addresses(self) -> list[Address]:
-        try:
-            return await _resolved(self._gateway_host)
-        except ApiError:
-            return []
 
     def _judge(self, address: Address, port: int, gateways: Sequence[Address]) -> None:
         if address in gateways and port in (80, 443, self._gateway_port):
@@ -141,6 +139,7 @@ def _overridden(wanted: ConnectionSettings, host: str, port: int) -> list[Addres
 
 
 async def _resolved(host: str) -> list[Address]:
+    """The addresses of a host; none if its name is not known."""
     try:
         return [_plain(ipaddress.ip_address(host.strip("[]")))]
     except ValueError:
@@ -148,7 +147,7 @@ async def _resolved(host: str) -> list[Address]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise ApiError(502, "the destination's name is not known", host[:253]) from None
+        return []
     return [_plain(ipaddress.ip_address(entry[4][0])) for entry in found]
 
 
