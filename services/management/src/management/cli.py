@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -80,6 +81,8 @@ def _serve(settings: Settings, host: str, port: int) -> int:
         ws="none",
         backlog=2048,
     )
+    gc.collect()
+    gc.freeze()  # what is there from the start stays: a collection need not go through it while requests wait
     # uvicorn raises the signal again once it has stopped; being asked to stop is no error.
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)

@@ -88,7 +88,8 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         if complete:
             return await receive()
         try:
-            message = await asyncio.wait_for(receive(), max(0.01, ends - time.monotonic()))
+            async with asyncio.timeout(max(0.01, ends - time.monotonic())):
+                message = await receive()
         except TimeoutError:
             raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
         if message["type"] == "http.request":
