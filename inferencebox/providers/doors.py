@@ -8,23 +8,19 @@ How a connection is made is each provider's (`Doorkeeper.connect`).
 import asyncio
 import contextlib
 import json
-import os
 import socket
-import struct
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from inferencebox.errors import SetupProblem
 from inferencebox.polling import poll
+from inferencebox.providers.connections import CHUNK, Streams, carry, reset, start
 
-CHUNK = 1 << 16
 BACKLOG = 1024
 START_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Door:
@@ -85,7 +81,6 @@ class Doorkeeper(ABC):
     def __init__(self) -> None:
         self._ports: dict[tuple[str, int, str], int] = {}
         self._servers: list[asyncio.Server] = []
-        self._led: set[asyncio.Task[None]] = set()
 
     @abstractmethod
     async def connect(self, address: str, port: int, pod: str) -> Streams:
@@ -115,58 +110,18 @@ class Doorkeeper(ABC):
             self._ports[target] = listener.getsockname()[1]
 
             def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                led = asyncio.create_task(self._lead(target, reader, writer))
-                self._led.add(led)  # asyncio itself lets go of who only waits for a reply
-                led.add_done_callback(self._led.discard)
+                start(self._lead(target, (reader, writer)))
 
             self._servers.append(await asyncio.start_server(lead, sock=listener, limit=CHUNK, backlog=BACKLOG))
         return self._ports[target]
 
-    async def _lead(
-        self, target: tuple[str, int, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _lead(self, target: tuple[str, int, str], outer: Streams) -> None:
         try:
-            inner_reader, inner_writer = await asyncio.wait_for(self.connect(*target), CONNECT_SECONDS)
+            inner = await asyncio.wait_for(self.connect(*target), CONNECT_SECONDS)
         except (OSError, TimeoutError):
-            reset(writer)
+            reset(outer[1])
             return
-        try:
-            await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
-        finally:
-            inner_writer.close()
-            writer.close()
-
-
-class _LastWords(asyncio.StreamReaderProtocol):
-    """A connection of which what was said before it was reset is heard.
-
-    Who refuses a request early (a gateway: 401, 429, 503) replies, closes, and resets what still comes of the request.
-    A transport that fails to write forgets what there is to read.
-    """
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._socket = transport.get_extra_info("socket")
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if isinstance(exc, ConnectionError):
-            with contextlib.suppress(OSError):
-                while data := os.read(self._socket.fileno(), CHUNK):
-                    self.data_received(data)
-                    exc = None
-        super().connection_lost(exc)
-
-
-async def open_connection(**where: Any) -> Streams:
-    """A connection over which a reply is read also where the rest of the request could not be written.
-
-    Args:
-        where: `host` and `port`, or `sock`, as asyncio's `create_connection` takes them.
-    """
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=CHUNK, loop=loop)
-    transport, protocol = await loop.create_connection(lambda: _LastWords(reader, loop=loop), **where)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        await carry(outer, inner)
 
 
 def _listener(wish: int) -> socket.socket:
@@ -181,23 +136,3 @@ def _listener(wish: int) -> socket.socket:
         listener.listen(BACKLOG)
         return listener
     raise OSError("no free port")
-
-
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One direction of a connection: an end is passed on as an end, a reset as a reset."""
-    try:
-        while data := await reader.read(CHUNK):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except OSError:
-        reset(writer)
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection as one ends that is refused."""
-    with contextlib.suppress(OSError):
-        raw = writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.providers import doors
+from inferencebox.providers.connections import Streams, open_connection
 from inferencebox.providers.kubernetes.logs import Follower
 from inferencebox.providers.kubernetes.objects import BESIDE, OURS, pod_behind
 from inferencebox.providers.kubernetes.relay import PORT as RELAY_PORT
@@ -54,9 +55,9 @@ class Doorkeeper(doors.Doorkeeper):
         self._server = ApiServer.of(kubeconfig)
         self._kube = Kube(kubeconfig)
 
-    async def connect(self, address: str, port: int, pod: str) -> doors.Streams:
+    async def connect(self, address: str, port: int, pod: str) -> Streams:
         if pod == DIRECT:
-            return await doors.open_connection(host=address, port=port)
+            return await open_connection(host=address, port=port)
         if pod.startswith(SERVICE):
             namespace, name = pod.removeprefix(SERVICE).split("/")
             found = await asyncio.to_thread(pod_behind, self._kube, namespace, name, port)
@@ -68,7 +69,7 @@ class Doorkeeper(doors.Doorkeeper):
             return await self._server.forward(namespace, name, port)
         return await self._through_relay(address, port)
 
-    async def _through_relay(self, address: str, port: int) -> doors.Streams:
+    async def _through_relay(self, address: str, port: int) -> Streams:
         reader, writer = await self._server.forward(OURS, BESIDE, RELAY_PORT)
         writer.write(f"{address} {port}\n".encode())
         if await reader.readline() != b"\n":

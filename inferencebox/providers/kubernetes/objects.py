@@ -1,13 +1,14 @@
 """Kubernetes objects that a platform on a cluster consists of beside its layers: pods of ours, and finding others."""
 
+import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from inferencebox.layers.fingerprint import fingerprint
 from inferencebox.manifests import Document
 from inferencebox.platform import Workload, WorkloadSpec
 from inferencebox.probes.kubernetes import Kube
-from inferencebox.providers import replicas
+from inferencebox.providers import connections, replicas
 from inferencebox.providers.kubernetes import relay
 
 OURS = "inferencebox"
@@ -102,14 +103,14 @@ def _container(spec: WorkloadSpec, image: str, traced: bool) -> dict[str, Any]:
 
 
 def beside(image: str) -> list[Document]:
-    """The pod in the node's network and among its processes, with a relay in it."""
-    program = Path(relay.__file__).read_text()
+    """The pod in the node's network and among its processes, with a relay in it. Another relay, another pod."""
+    files = {module.__name__: inspect.getsource(module) for module in (relay, connections)}
     return [
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": BESIDE, "namespace": OURS},
-            "data": {"relay.py": program},
+            "data": files,
         },
         {
             "apiVersion": "v1",
@@ -126,7 +127,11 @@ def beside(image: str) -> list[Document]:
                         "name": BESIDE,
                         "image": image,
                         "imagePullPolicy": "IfNotPresent",
-                        "command": ["python3", "-u", "/relay/relay.py"],
+                        "command": ["python3", "-u", "-m", relay.__name__],
+                        "env": [
+                            {"name": "PYTHONPATH", "value": "/relay"},
+                            {"name": "RELAY", "value": fingerprint([], *files.values())},
+                        ],
                         "securityContext": {
                             "runAsUser": 0,
                             "capabilities": {"add": ["NET_RAW", "NET_ADMIN", "SYS_PTRACE"]},
@@ -135,10 +140,15 @@ def beside(image: str) -> list[Document]:
                         "volumeMounts": [{"name": "relay", "mountPath": "/relay"}],
                     }
                 ],
-                "volumes": [{"name": "relay", "configMap": {"name": BESIDE}}],
+                "volumes": [{"name": "relay", "configMap": {"name": BESIDE, "items": [*map(_module_file, files)]}}],
             },
         },
     ]
+
+
+def _module_file(name: str) -> dict[str, str]:
+    """Where a module lies so that it is found by its name."""
+    return {"key": name, "path": f"{name.replace('.', '/')}.py"}
 
 
 def workload(found: Mapping[str, Any]) -> Workload:

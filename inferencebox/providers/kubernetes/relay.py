@@ -5,40 +5,28 @@ bytes both ways. A connection that cannot be made is ended. Needs nothing but Py
 """
 
 import asyncio
-import contextlib
 import sys
 
+from inferencebox.providers.connections import carry, open_connection, start
+
 PORT = 9998
-_LED: set[asyncio.Task[None]] = set()
-"""asyncio itself lets go of a connection on which both sides only wait for a reply."""
 
 
 def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Lead a connection, until it ends."""
-    led = asyncio.create_task(lead(reader, writer))
-    _LED.add(led)
-    led.add_done_callback(_LED.discard)
+    start(lead(reader, writer))
 
 
 async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Make the connection that the first line asks for, and carry bytes."""
-    with contextlib.suppress(OSError, ValueError):
-        address, port = (await reader.readline()).decode().split()
-        far_reader, far_writer = await asyncio.open_connection(address, int(port))
-        writer.write(b"\n")
-        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-    writer.transport.abort()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except OSError:
+        address, port = (await reader.readline()).decode().split()
+        far = await open_connection(host=address, port=int(port))
+    except (OSError, ValueError):
         writer.transport.abort()
+        return
+    writer.write(b"\n")
+    await carry((reader, writer), far)
 
 
 async def main(port: int) -> None:

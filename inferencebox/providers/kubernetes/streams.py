@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from inferencebox.providers.doors import CHUNK, Streams, reset
+from inferencebox.providers.connections import CHUNK, Streams, reset
 
 PROTOCOL = Subprotocol("v4.channel.k8s.io")
 DATA, ERROR = 0, 1

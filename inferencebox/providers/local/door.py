@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from inferencebox.providers import doors
+from inferencebox.providers.connections import Streams, open_connection
 
 from .box import Box, find, project_python, sockets_dir
 
@@ -35,14 +36,14 @@ class Doorkeeper(doors.Doorkeeper):
         theirs.close()
         self._dialer = ours
 
-    async def connect(self, address: str, port: int, pod: str) -> doors.Streams:
+    async def connect(self, address: str, port: int, pod: str) -> Streams:
         self._dialer.send(json.dumps({"address": address, "port": port, "pod": pod}).encode())
         answer, handles, _, _ = socket.recv_fds(self._dialer, 4096, 1)
         if not handles:
             raise OSError(answer.decode())
         connection = socket.socket(fileno=handles[0])
         await _connected(connection)
-        return await doors.open_connection(sock=connection)
+        return await open_connection(sock=connection)
 
 
 async def _connected(connection: socket.socket) -> None:
