@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from inferencebox.providers.connections import CHUNK, Streams, reset
+from inferencebox.providers.connections import CHUNK, Hearing, Streams, open_connection, start
 
 PROTOCOL = Subprotocol("v4.channel.k8s.io")
 DATA, ERROR = 0, 1
@@ -76,40 +76,50 @@ class ApiServer:
         except (WebSocketException, TimeoutError) as problem:
             raise OSError(f"no way to {namespace}/{pod}: {problem}") from None
         ours, theirs = socket.socketpair()
-        inner = await asyncio.open_connection(sock=theirs, limit=CHUNK)
-        task = asyncio.create_task(_pump(remote, inner))
-        _TASKS.add(task)
-        task.add_done_callback(_TASKS.discard)
-        return await asyncio.open_connection(sock=ours, limit=CHUNK)
+        outer = await open_connection(sock=ours)
+        start(_pump(remote, await asyncio.open_connection(sock=theirs, limit=CHUNK), outer[0]))
+        return outer
 
 
-_TASKS: set[asyncio.Task[None]] = set()
+async def _pump(remote: ClientConnection, inner: Streams, heard: Hearing) -> None:
+    """Carry bytes both ways until the connection ends; all that has come by then is still handed on.
 
-
-async def _pump(remote: ClientConnection, inner: Streams) -> None:
+    Args:
+        inner: our end of the pair whose other end is the client's.
+        heard: what the client reads from.
+    """
     reader, writer = inner
     sending = asyncio.create_task(_send(remote, reader))
-    greeted: set[int] = set()
     try:
-        async for message in remote:
-            if not isinstance(message, bytes) or not message:
-                continue
-            channel, data = message[0], message[1:]
-            if channel not in greeted:  # the port's number
-                greeted.add(channel)
-            elif channel == ERROR and data:
-                reset(writer)
-                return
-            elif channel == DATA:
-                writer.write(data)
-                await writer.drain()
-    except (WebSocketException, OSError):
-        reset(writer)
+        await _receive(remote, writer)
+    except (WebSocketException, OSError) as problem:
+        heard.broke = ConnectionResetError(str(problem))
     finally:
         sending.cancel()
         writer.close()
         with contextlib.suppress(Exception):
             await remote.close()
+
+
+async def _receive(remote: ClientConnection, writer: asyncio.StreamWriter) -> None:
+    """Hand on what comes, to its end.
+
+    Raises:
+        OSError: the pod's end says that something went wrong, or the client is gone.
+        WebSocketException: the connection to the API server broke.
+    """
+    greeted: set[int] = set()
+    async for message in remote:
+        if not isinstance(message, bytes) or not message:
+            continue
+        channel, data = message[0], message[1:]
+        if channel not in greeted:  # the port's number
+            greeted.add(channel)
+        elif channel == ERROR and data:
+            raise ConnectionResetError(data.decode(errors="replace"))
+        elif channel == DATA:
+            writer.write(data)
+            await writer.drain()
 
 
 async def _send(remote: ClientConnection, reader: asyncio.StreamReader) -> None:
