@@ -59,7 +59,7 @@ def sabotage(
         Path | None,
         typer.Option(
             metavar="RUN.JSONL",
-            help=f"Record of a run on it, {HOURS:.0f} hours old at most: what passed in it is not run first.",
+            help=f"Record of a run on this platform ({HOURS:.0f} hours old at most): what passed is not run first.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out what an earlier run has seen killed.")] = False,
