@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 from programs_kit import TOOLCHAIN
 
-from inferencebox import doctor
+from inferencebox import command_line, doctor
 from inferencebox.errors import SetupProblem
 from inferencebox.programs import pypi
 
@@ -20,8 +19,8 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def ibox(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "inferencebox.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    surroundings = {**os.environ, **environment}
+    return subprocess.run(command_line.ibox(*arguments), capture_output=True, text=True, env=surroundings)
 
 
 HELPS = (

@@ -3,7 +3,6 @@
 import difflib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import yaml
 from fake_registry import Registry, layer, serving
 
+from inferencebox import command_line
 from inferencebox.paths import manifests_dir
 from inferencebox.pinning import ReleaseFile
 from inferencebox.programs import registry as client
@@ -59,7 +59,7 @@ def file(registry: Registry, tmp_path: Path) -> Path:
 
 
 def pin(registry: Registry, file: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "inferencebox.cli", "releases", "pin", str(file), *flags]
+    command = command_line.ibox("releases", "pin", str(file), *flags)
     mirror = {client.MIRROR_VARIABLE: f"127.0.0.1:{registry.port}"}
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **mirror}, check=False)
 

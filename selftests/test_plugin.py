@@ -1,13 +1,12 @@
 """The pytest side: verdicts, selection, one platform per run, parallel runs, exit codes, and what the terminal says."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from inferencebox import journal
+from inferencebox import command_line, journal
 from inferencebox.paths import project_root
 
 pytest_plugins = ["pytester"]
@@ -96,7 +95,7 @@ def run(pytester: pytest.Pytester, home: Path) -> Run:
 
     def run(text: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(test_story=HEAD + text)
-        command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *arguments]
+        command = command_line.pytest("-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
         return pytester.run(*command, "test_story.py")
 
     return run

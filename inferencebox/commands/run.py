@@ -1,7 +1,6 @@
 """`ibox demo` and `ibox test`: the two things a newcomer runs."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from inferencebox import command_line
 from inferencebox.paths import project_root
 
 SERVICES = ("jwt_server", "management", "model_server", "default_backend", "alert_sink", "chargeback")
 SELFTESTS = ("selftests", *(f"services/{name}/tests" for name in SERVICES))
-PYTEST = (sys.executable, "-m", "pytest")
 WORKERS = 6
 """Three scenarios wait for a minute to pass and one brings a platform of its own up: beside them two can work."""
 REPORTS = Path("reports")
@@ -49,8 +48,7 @@ def demo(
     pace = ["--demo"] if paced else ["-n", str(workers)]
     selection = ["-k", only] if only else []
     outcome = _pytest(["--reports", str(reports.absolute()), *pace, *selection, *(more or ["tests"])])
-    drawing = [sys.executable, "-m", "inferencebox.cli", "report", str(reports / "run.jsonl"), "--out", str(reports)]
-    subprocess.run(drawing, check=False)
+    subprocess.run(command_line.ibox("report", str(reports / "run.jsonl"), "--out", str(reports)), check=False)
     raise typer.Exit(outcome)
 
 
@@ -74,6 +72,6 @@ def run_tests(more: Passed = None) -> None:
 def _pytest(arguments: Sequence[str]) -> int:
     """Run pytest in a process of its own; its exit codes above 1 are all the environment's."""
     began = time.monotonic()
-    code = subprocess.run([*PYTEST, *arguments], cwd=project_root(), check=False).returncode
+    code = subprocess.run(command_line.pytest(*arguments), cwd=project_root(), check=False).returncode
     print(f"pytest {' '.join(arguments)}: exit code {code} after {time.monotonic() - began:.0f} s", flush=True)
     return code if code in (0, 1) else ENVIRONMENT

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from inferencebox import command_line
+
 ENDED = ".ended"
 """In the folder of the results: nothing more will be written there."""
 
 
 def main() -> int:
     folder, *arguments = sys.argv[1:]
-    running = subprocess.Popen([sys.executable, "-m", "pytest", *arguments])
+    running = subprocess.Popen(command_line.pytest(*arguments))
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         running.send_signal(signal.SIGINT)  # as Ctrl-C does: tests are cleared up behind, the Lease is given back

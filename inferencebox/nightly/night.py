@@ -1,11 +1,11 @@
 """Runs the legs of a night one after another: each needs the machine for itself."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from inferencebox import command_line
 from inferencebox.errors import SetupProblem
 from inferencebox.journal import RUN_FILE
 from inferencebox.paths import project_root
@@ -54,7 +54,7 @@ def run_leg(leg: Leg, folder: Path, arguments: Sequence[str]) -> LegOutcome:
     began = time.monotonic()
     where = [f"--provider={leg.provider}", f"--release={leg.release}", f"--reports={folder}"]
     (folder / RUN_FILE).unlink(missing_ok=True)
-    done = subprocess.run([sys.executable, "-m", "pytest", *where, *arguments], cwd=project_root(), check=False)
+    done = subprocess.run(command_line.pytest(*where, *arguments), cwd=project_root(), check=False)
     seconds = round(time.monotonic() - began, 1)
     try:
         run = load(folder)

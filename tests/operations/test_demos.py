@@ -1,21 +1,19 @@
 """The demos run by name, without anybody at the keyboard, and leave a report that can be read as a walk."""
 
-import os
 import re
-import shlex
-import subprocess
 import sys
 
 import pytest
 
+from fixtures.commands import run
 from fixtures.scenario import not_exercised, scenario
-from inferencebox import journal, turns
-from inferencebox.evidence import note
+from inferencebox import command_line, journal, turns
 from inferencebox.paths import project_root, state_dir
 from inferencebox.scenarios import catalogue
 
 DEMOS = ("security", "autoscaling", "canary", "multitenancy", "observability")
 ONE = "INF-01"
+SECONDS = 300
 WRITTEN = re.compile(r'@scenario\(\s*"([A-Z]+-\d+)".*?^def (test_\w+)', re.DOTALL | re.MULTILINE)
 
 
@@ -30,28 +28,12 @@ for demo in sys.argv[1:]:
 
 def collected():
     """The tests that `-k` finds for each demo."""
-    parts = run(sys.executable, "-c", COLLECT, *DEMOS).stdout.split("== ")[1:]
+    parts = run(sys.executable, "-c", COLLECT, *DEMOS, timeout=SECONDS).stdout.split("== ")[1:]
     return {part.split()[0]: set(re.findall(r"::(test_\w+)", part)) for part in parts}
 
 
 def run_pytest(*arguments, **environment):
-    return run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, **environment)
-
-
-def run(*command, **environment):
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        command,
-        cwd=project_root(),
-        env={**outer, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    note(shlex.join(command), f"exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done
+    return run(*command_line.pytest("-p", "no:cacheprovider", *arguments), timeout=SECONDS, **environment)
 
 
 def written():

@@ -6,15 +6,14 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 
 import typer
 
+from fixtures.commands import run
 from fixtures.scenario import scenario
 from inferencebox.cli import app
-from inferencebox.evidence import note
 from inferencebox.paths import project_root
 
 DOCUMENTS = (
@@ -27,6 +26,7 @@ DOCUMENTS = (
     "docs/writing-a-scenario.md",
     "manifests/README.md",
 )
+SECONDS = 180
 SHELLS = {"sh", "bash", "shell", "console"}
 HARMLESS = ("doctor", "releases")
 """Subcommands that change nothing: they are run as they stand. Of others it is checked that they are understood."""
@@ -67,21 +67,9 @@ def commands(text, document):
                 yield Command(document, tuple(words))
 
 
-def run(*command, stdin=None):
+def asked(*command, stdin=""):
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        command,
-        cwd=project_root(),
-        env={**outer, "PATH": path},
-        input=stdin or "",
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    note(" ".join(command), f"exit {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
-    return done
+    return run(*command, timeout=SECONDS, stdin=stdin, PATH=path)
 
 
 def complaints(commands):
@@ -106,14 +94,14 @@ def _program(words):
 
 
 def _make(words):
-    done = run("make", "-n", *words)
+    done = asked("make", "-n", *words)
     return "" if done.returncode == 0 else done.stderr.strip()
 
 
 def _ibox(words):
     """Harmless ones are run; the others are only read, by the command line's own parser."""
     if any(words[: len(one.split())] == one.split() for one in HARMLESS):
-        done = run("ibox", *words)
+        done = asked("ibox", *words)
         return "" if done.returncode == 0 else done.stderr.strip()
     command, rest = typer.main.get_command(app), list(words)
     try:
@@ -144,7 +132,7 @@ for words in json.load(sys.stdin):
 
 def _pytest(commands):
     """What pytest says against each of its commands."""
-    done = run(sys.executable, "-c", COLLECT, stdin=json.dumps(commands))
+    done = asked(sys.executable, "-c", COLLECT, stdin=json.dumps(commands))
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -4,19 +4,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from fixtures.commands import run_ibox
 from fixtures.gateway import Gateway
 from fixtures.scenario import scenario
+from inferencebox import command_line
 from inferencebox.checks import answered, at_most, body_json, equals, no_connection, present
-from inferencebox.evidence import note
 from inferencebox.identity import DemoTokens
 from inferencebox.paths import project_root
 from inferencebox.platform import Endpoint
@@ -35,29 +34,8 @@ class Own:
 
     root: Path
 
-    @property
-    def environment(self):
-        return {**os.environ, "IBOX_STATE": str(self.root)}
-
-    def command(self, *words):
-        return [sys.executable, "-m", "inferencebox.cli", *words, "--instance", INSTANCE]
-
     def ibox(self, *words):
-        began = time.monotonic()
-        done = subprocess.run(
-            self.command(*words),
-            env=self.environment,
-            cwd=project_root(),
-            capture_output=True,
-            text=True,
-            timeout=20 * MINUTES,
-            check=False,
-        )
-        done.seconds = time.monotonic() - began
-        note(
-            f"ibox {' '.join(words)}", f"exit {done.returncode} after {done.seconds:.1f} s\n{done.stdout}{done.stderr}"
-        )
-        return done
+        return run_ibox(*words, "--instance", INSTANCE, timeout=20 * MINUTES, IBOX_STATE=str(self.root))
 
     def up(self):
         done = self.ibox("up", "--models", "stub")
@@ -198,8 +176,8 @@ def test_nothing_is_left_behind(own, story):
         assert own.ibox("down").returncode == 0, "ibox down on nothing failed"
     with story.when("a start is killed in the middle"):
         start = subprocess.Popen(
-            own.command("up", "--models", "stub"),
-            env=own.environment,
+            command_line.ibox("up", "--models", "stub", "--instance", INSTANCE),
+            env={**os.environ, "IBOX_STATE": str(own.root)},
             cwd=project_root(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
+from fixtures.commands import run_ibox
 from fixtures.scenario import scenario
-from inferencebox.evidence import note
-from inferencebox.paths import manifests_dir, project_root
+from inferencebox.paths import manifests_dir
 from inferencebox.release import DEFAULT_RELEASE, Release
 
 SEED_A = {
@@ -20,16 +19,9 @@ NO_PLATFORM_NEEDED = "SEC-36"
 
 
 @pytest.fixture
-def ibox(tmp_path):
-    """Runs ibox; its reports go to a folder of the test's own."""
-
-    def run(*words):
-        command = [sys.executable, "-m", "inferencebox.cli", *words]
-        done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=300, check=False)
-        note(f"ibox {' '.join(words)}", f"exit {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
-
-    return run
+def ibox():
+    """Runs ibox."""
+    return partial(run_ibox, timeout=300)
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 """What is wrong with the machine is said early, in one line, with what to do."""
 
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from fixtures.commands import run_ibox
 from fixtures.scenario import scenario
-from inferencebox.evidence import note
-from inferencebox.paths import project_root
 
 EARLY_SECONDS = 20
 OLD_GO = "#!/bin/sh\necho 'go version go1.10 linux/amd64'\n"
@@ -33,21 +29,8 @@ def machine(tmp_path):
             (folder / name).unlink(missing_ok=True)
             (folder / name).write_text(script)
             (folder / name).chmod(0o755)
-        environment = {**os.environ, "PATH": str(folder), "IBOX_STATE": str(tmp_path / "state")}
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "inferencebox.cli", *command],
-            env=environment,
-            cwd=project_root(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        done.seconds = time.monotonic() - began
-        absent = f" without {', '.join(without)}" if without else ""
-        note(f"ibox {' '.join(command)}{absent}", f"exit {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
+        state = str(tmp_path / "state")
+        return run_ibox(*command, timeout=120, without=", ".join(without), PATH=str(folder), IBOX_STATE=state)
 
     run.state = tmp_path / "state"
     return run

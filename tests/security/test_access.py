@@ -16,7 +16,7 @@ from fixtures.management import Management, Publishing
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
-from inferencebox import policies
+from inferencebox import command_line, policies
 from inferencebox.checks import answered, attribute, equals, one_of, refused
 from inferencebox.cli import main as ibox
 from inferencebox.errors import SetupProblem
@@ -302,7 +302,7 @@ WANTED = {
 def suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A run of the suite itself, in a process of its own, without any platform."""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    command = command_line.pytest("-q", "-p", "no:cacheprovider", *arguments)
     return subprocess.run(
         command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=300, check=False
     )

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from inferencebox import command_line
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.providers import doors
 from inferencebox.providers.connections import Streams, open_connection
@@ -97,7 +98,7 @@ async def keep(state: Path, owner: int | None) -> None:
     async with server:
         await ended.wait()
     following.cancel()
-    subprocess.Popen([sys.executable, "-m", "inferencebox.cli", "down", "--instance", state.name])
+    subprocess.Popen(command_line.ibox("down", "--instance", state.name))
 
 
 def main() -> None:
