@@ -48,7 +48,7 @@ class LosingPlatform(KubernetesPlatform):
     def __init__(self, losses: int) -> None:
         self.losses = losses
 
-    def _exec(self, namespace: str, pod: str, argv: list[str], stdin: bytes | None = None, *more: object):  # type: ignore[no-untyped-def, override]
+    def _exec(self, place: inside.Place, argv: list[str], stdin: bytes | None = None, *more: object):  # type: ignore[no-untyped-def, override]
         self.losses -= 1
         return here(argv, stdin) if self.losses < 0 else subprocess.CompletedProcess(argv, 0, b"", b"")
 

@@ -1,4 +1,4 @@
-"""Whether all that a command wrote inside a pod came out.
+"""Commands inside pods: where they run, and whether all that they wrote came out.
 
 `kubectl exec` ends with 0 and without a word when it loses its connection (kubernetes/kubernetes, pull request 137404),
 and may keep the end of what was written to itself (issue 124571). So what came whole ends with a mark, which says how
@@ -6,10 +6,32 @@ the command ended.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from subprocess import CompletedProcess
 
 MARK = "\n--inferencebox-end-"
 SCRIPT = '"$@"; code=$?; printf "%s%s" "$0" "$code"'
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command runs.
+
+    Args:
+        container: of the pod; empty: its first.
+    """
+
+    namespace: str
+    pod: str
+    container: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.pod}"
+
+    @property
+    def flags(self) -> list[str]:
+        """As kubectl is told it."""
+        return ["-n", self.namespace, self.pod, *(["-c", self.container] if self.container else [])]
 
 
 def marked(argv: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -25,6 +26,7 @@ from inferencebox.release import Release
 
 from . import inside, objects, state
 from .door import Door
+from .inside import Place
 from .logs import OTHERS
 
 READY_SECONDS = 180.0
@@ -84,7 +86,7 @@ class KubernetesPlatform(Platform):
         pod = next(iter(self.kube.list("pods", "default", "app=jwt-server").items), None)
         if pod is None:
             return folder
-        done = self._run("default", pod["metadata"]["name"], ["python3", "-c", READ_KEYS, KEYS])
+        done = self._run(Place("default", pod["metadata"]["name"]), ["python3", "-c", READ_KEYS, KEYS])
         if done.returncode == 0:
             folder.mkdir(mode=0o700, exist_ok=True)
             files = json.loads(done.stdout)
@@ -114,21 +116,15 @@ class KubernetesPlatform(Platform):
     def run_in(
         self, workload: Workload, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
     ) -> CompletedProcess[bytes]:
-        return self._run(workload.namespace, workload.name, argv, stdin, timeout)
+        return self._run(Place(workload.namespace, workload.name), argv, stdin, timeout)
 
     def run_beside(
         self, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
     ) -> CompletedProcess[bytes]:
-        return self._run(objects.OURS, objects.BESIDE, argv, stdin, timeout)
+        return self._run(Place(objects.OURS, objects.BESIDE), argv, stdin, timeout)
 
     def _run(
-        self,
-        namespace: str,
-        pod: str,
-        argv: Sequence[str],
-        stdin: bytes | None = None,
-        timeout: float = 30,
-        container: str = "",
+        self, place: Place, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
     ) -> CompletedProcess[bytes]:
         """Where there is a shell; a command of which something was lost on the way out is given once more.
 
@@ -136,26 +132,19 @@ class KubernetesPlatform(Platform):
             SetupProblem: that was lost as well.
         """
         for _ in range(2):
-            if done := inside.whole(self._exec(namespace, pod, inside.marked(argv), stdin, timeout, container)):
+            if done := inside.whole(self._exec(place, inside.marked(argv), stdin, timeout)):
                 return done
         raise SetupProblem(
-            f"what {argv[0]} wrote in {namespace}/{pod} was lost on the way out, twice",
+            f"what {argv[0]} wrote in {place} was lost on the way out, twice",
             "the API server or the pod's kubelet loses connections: see what the machine is busy with",
         )
 
     def _exec(
-        self,
-        namespace: str,
-        pod: str,
-        argv: Sequence[str],
-        stdin: bytes | None = None,
-        timeout: float = 30,
-        container: str = "",
+        self, place: Place, argv: Sequence[str], stdin: bytes | None = None, timeout: float = 30
     ) -> CompletedProcess[bytes]:
-        """As kubectl gives it, where there need be no shell: for what is read by people, or not at all."""
-        where = ["-n", namespace, pod, *(["-c", container] if container else [])]
-        flags = ["-i"] if stdin is not None else []
-        command = [self._record.kubectl, "--kubeconfig", str(self.kubeconfig), "exec", *flags, *where, "--", *argv]
+        """Also where there is no shell; that something was lost on the way out is not noticed."""
+        flags = [*(["-i"] if stdin is not None else []), *place.flags]
+        command = [self._record.kubectl, "--kubeconfig", str(self.kubeconfig), "exec", *flags, "--", *argv]
         return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
 
     # --- replicas
@@ -244,7 +233,7 @@ class KubernetesPlatform(Platform):
         if found is None:
             raise SetupProblem("Prometheus does not run", "see `ibox status`")
         told = stdin.encode() if stdin is not None else None
-        done = self._run(MONITORING, found[0], ["sh", "-c", script], told, container="prometheus")
+        done = self._run(Place(MONITORING, found[0], "prometheus"), ["sh", "-c", script], told)
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()
             raise SetupProblem(f"Prometheus' pod cannot be told: {said}", "see `ibox status`")
@@ -273,7 +262,7 @@ class KubernetesPlatform(Platform):
         if pod := self._replica_named(component.removesuffix(".proxy")):
             if component.endswith(".proxy"):
                 quit_now = ["pilot-agent", "request", "POST", "quitquitquit"]
-                self._exec(*pod, quit_now, container=objects.SIDECAR)
+                self._exec(replace(pod, container=objects.SIDECAR), quit_now)
             else:
                 self._keeper(pod, "kill -9 $(cat /run/keeper/pid)")
             return
@@ -319,9 +308,8 @@ class KubernetesPlatform(Platform):
                 continue
             if pin.version_check:
                 argv = [f"/{_path_in_image(name)}", *pin.version_check.arguments]
-                done = self._exec(
-                    pod["metadata"]["namespace"], pod["metadata"]["name"], argv, None, ASKING_SECONDS, container["name"]
-                )
+                place = Place(pod["metadata"]["namespace"], pod["metadata"]["name"], container["name"])
+                done = self._exec(place, argv, timeout=ASKING_SECONDS)
                 told = " ".join((done.stdout + done.stderr).decode(errors="replace").split())
             elif names:
                 told = str(states[container["name"]]["image"])  # it says nothing itself; the kubelet says what it runs
@@ -382,15 +370,15 @@ class KubernetesPlatform(Platform):
         self._kubectl("delete", "pod", "-l", selector, "-n", namespace, "--grace-period=1", "--wait=false")
         poll(lambda: not self.kube.list("pods", namespace, selector).items, READY_SECONDS, every=0.1)
 
-    def _replica_named(self, component: str) -> tuple[str, str] | None:
+    def _replica_named(self, component: str) -> Place | None:
         namespace, _, name = component.partition(".")
-        return (namespace, name) if name and self.kube.get("pod", name, namespace).ok else None
+        return Place(namespace, name) if name and self.kube.get("pod", name, namespace).ok else None
 
-    def _keeper(self, pod: tuple[str, str], script: str) -> None:
-        done = self._run(*pod, ["sh", "-c", script])
+    def _keeper(self, pod: Place, script: str) -> None:
+        done = self._run(pod, ["sh", "-c", script])
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip()
-            raise SetupProblem(f"the program of {'/'.join(pod)} cannot be told: {said}", "see `ibox status`")
+            raise SetupProblem(f"the program of {pod} cannot be told: {said}", "see `ibox status`")
 
     def _kubectl(self, *arguments: str) -> None:
         command = [self._record.kubectl, "--kubeconfig", str(self.kubeconfig), *arguments]
