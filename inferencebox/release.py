@@ -29,6 +29,9 @@ class Pin(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Described = TypeVar("Described", bound=Pin)
+
+
 class VersionCheck(Pin):
     """How a program found on this machine shows that it is the pinned version.
 
@@ -337,6 +340,22 @@ def _changed(base: Any, change: Any) -> Any:
         return change
     merged = {**base, **{key: _changed(base.get(key), value) for key, value in change.items()}}
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def of_checkout(path: Path, kind: type[Described]) -> Described:
+    """What a file of this checkout says, as this kind of pins.
+
+    Raises:
+        SetupProblem: it is not there, or not right.
+    """
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise SetupProblem(
+            f"{path} cannot be read: {_one_line(error)}", "run from a checkout of the project"
+        ) from error
+    except ValidationError as error:
+        raise SetupProblem(f"{path}: {describe(error)}", "correct the file") from error
 
 
 def describe(error: ValidationError) -> str:

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from functools import cache
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from inferencebox.errors import SetupProblem
 from inferencebox.paths import manifests_dir
-from inferencebox.release import Item, Pin, describe
+from inferencebox.release import Item, Pin, of_checkout
 
 PROJECT = "project"
 """In ``files``, stands for the project's own files, where others name a layer."""
@@ -126,10 +124,4 @@ def split_source(source: str) -> tuple[str, str]:
 @cache
 def known() -> Recipes:
     """The recipes of this checkout."""
-    path = manifests_dir() / "images.yaml"
-    try:
-        return Recipes.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise SetupProblem(f"{path} cannot be read: {error}", "run from a checkout of the project") from error
-    except ValidationError as error:
-        raise SetupProblem(f"{path}: {describe(error)}", "correct the file") from error
+    return of_checkout(manifests_dir() / "images.yaml", Recipes)

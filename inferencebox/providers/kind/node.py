@@ -11,10 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
-from inferencebox.errors import SetupProblem
 from inferencebox.images import archive
 from inferencebox.images.sources import PulledImages
 from inferencebox.images.tree import Tree
@@ -27,7 +23,7 @@ from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.provision import Provisioner
 from inferencebox.programs.sources.base import Made, Outcomes, Source, each
 from inferencebox.programs.store import digest_of
-from inferencebox.release import IMAGE_PREFIX, ImagePin, Item, Pin, Release, describe
+from inferencebox.release import IMAGE_PREFIX, ImagePin, Item, Pin, Release, of_checkout
 
 IMAGE = "node"
 ARCHIVE = "image.tar"
@@ -114,13 +110,7 @@ def folder() -> Path:
 @cache
 def recipe() -> NodeRecipe:
     """How the node image of this checkout is made."""
-    path = folder() / "node.yaml"
-    try:
-        return NodeRecipe.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise SetupProblem(f"{path} cannot be read: {error}", "run from a checkout of the project") from error
-    except ValidationError as error:
-        raise SetupProblem(f"{path}: {describe(error)}", "correct the file") from error
+    return of_checkout(folder() / "node.yaml", NodeRecipe)
 
 
 class Debootstrapped:
