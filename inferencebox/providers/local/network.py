@@ -49,8 +49,7 @@ class Networks:
         self._socket = sockets_dir(state) / "plumber.sock"
 
     def start_plumber(self, supervisor: Supervisor, python: Path) -> None:
-        supervisor.add([Program("plumber", [str(python), "-m", f"{__package__}.plumber", str(self._socket)])])
-        supervisor.start("plumber")
+        supervisor.run([Program("plumber", [str(python), "-m", f"{__package__}.plumber", str(self._socket)])])
 
     def add(self, pods: Sequence[Pod], iptables: Path) -> None:
         """Make them; `iptables` is `iptables-restore`."""

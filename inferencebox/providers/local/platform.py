@@ -153,8 +153,7 @@ class LocalPlatform(Platform):
             self.parts.kubectl.apply([*accounts, *entries])
         programs = self.programs(placed) if start_programs else []
         programs += self.sidecars(placed)
-        self.parts.supervisor.add(programs)
-        self.parts.supervisor.start(*(program.name for program in programs))
+        self.parts.supervisor.run(programs)
         names.write(self.state, self.parts.kubectl)
         self.await_workloads(placed)
 

@@ -111,6 +111,11 @@ class Supervisor:
         for program in programs:
             self._tolerating((Faults.ALREADY_ADDED,), self._rpc.addProcessGroup, program.name)
 
+    def run(self, programs: Sequence[Program]) -> None:
+        """Make programs known and start them."""
+        self.add(programs)
+        self.start(*(program.name for program in programs))
+
     def start(self, *names: str) -> None:
         for name in names:
             self._tolerating((Faults.ALREADY_STARTED,), self._rpc.startProcess, name, False)

@@ -249,8 +249,7 @@ class Ascent:
         # pilot/pkg/model/jwks_resolver.go: a failed refresh forgets an entry without a key)
         _, port, path = HEALTH["jwt-server"]
         self.parts.readiness.http("jwt-server", PODS["jwt-server"], port, path)
-        self.parts.supervisor.add([self.parts.mesh.istiod()])
-        self.parts.supervisor.start("istiod")
+        self.parts.supervisor.run([self.parts.mesh.istiod()])
         self.parts.readiness.http("istiod", PODS["istiod"], 8080, "/ready")
 
     def start_ai_gateway(self) -> None:
@@ -304,18 +303,14 @@ class Ascent:
         certificate = self.parts.mesh.issue_for(telemetry.IDENTITY)
         self.parts.telemetry.prepare(certificate, self.parts.mesh.root_certificate.read_bytes())
         self.parts.telemetry.write_targets(workload for _, workload in self.placed)
-        programs = self.parts.telemetry.programs()
-        self.parts.supervisor.add(programs)
-        self.parts.supervisor.start(*(program.name for program in programs))
+        self.parts.supervisor.run(self.parts.telemetry.programs())
 
     def await_telemetry(self) -> None:
         LocalPlatform(self.instance).await_watchers(*telemetry.HEALTH)
 
     def start_logs(self) -> None:
         self.parts.collected.prepare()
-        programs = self.parts.collected.programs()
-        self.parts.supervisor.add(programs)
-        self.parts.supervisor.start(*(program.name for program in programs))
+        self.parts.supervisor.run(self.parts.collected.programs())
 
     def await_logs(self) -> None:
         LocalPlatform(self.instance).await_watchers(*logs.HEALTH)
@@ -324,9 +319,7 @@ class Ascent:
         self._record()
         platform = LocalPlatform(self.instance)
         token = platform.token_for(self.tier2)
-        programs = [self.parts.mesh.sidecar(self.tier2, token, router=True)]
-        self.parts.supervisor.add(programs)
-        self.parts.supervisor.start(programs[0].name)
+        self.parts.supervisor.run([self.parts.mesh.sidecar(self.tier2, token, router=True)])
         platform.run_workloads(self.placed, start_programs=False)
 
     def await_gateways(self) -> None:
