@@ -50,7 +50,7 @@ class FakeKube:
         return KubeReply(200, object={"apiVersion": "v1", "kind": f"{kind}List", "items": found})
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
-        found = self.objects.get((kind.partition(".")[0], namespace or "", name))
+        found = self._named(kind, namespace, name)
         return KubeReply(200, object=copy.deepcopy(found)) if found else KubeReply(404, "NotFound")
 
     def replace(self, document: Document) -> KubeReply:
@@ -67,8 +67,10 @@ class FakeKube:
 
     def delete(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
         with self._lock:
-            gone = self.objects.pop((kind.partition(".")[0], namespace or "", name), None)
-            return KubeReply(200, object=gone) if gone else KubeReply(404, "NotFound")
+            gone = self._named(kind, namespace, name)
+            if gone is None:
+                return KubeReply(404, "NotFound")
+            return KubeReply(200, object=self.objects.pop(self._key(gone)))
 
     def watch(self, kind: str, seconds: int = 0) -> Iterator[tuple[str, Document]]:
         events: queue.Queue[tuple[str, Document] | None] = queue.Queue()
@@ -79,6 +81,12 @@ class FakeKube:
             self.watchers.append((kind, events))
         while (event := events.get()) is not None:
             yield event
+
+    def _named(self, kind: str, namespace: str | None, name: str) -> Document | None:
+        """A kind may be named with its group."""
+        plain, _, group = kind.partition(".")
+        found = self.objects.get((plain, namespace or "", name))
+        return found if found and found["apiVersion"].startswith(group) else None
 
     def _tell(self, event: str, document: Document) -> None:
         for kind, events in self.watchers:

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from inferencebox.inventory import FOLDER, Inventory, clear_away
+from inferencebox.inventory import FOLDER, Inventory, MadeObject, clear_away
 from inferencebox.platform import WorkloadSpec
 from inferencebox.probes.kubernetes import FIELD_MANAGER
 from selftests import fake_provider
@@ -38,10 +38,7 @@ def route(name: str) -> dict[str, Any]:
 
 
 def kube_with(*names: str) -> FakeKube:
-    """As the API server, it knows a kind by its full name."""
-    kube = FakeKube(*map(route, names))
-    kube.objects = {(ROUTES, namespace, name): each for (_, namespace, name), each in kube.objects.items()}
-    return kube
+    return FakeKube(*map(route, names))
 
 
 @pytest.fixture
@@ -61,6 +58,10 @@ def die(inventory: Inventory) -> None:
 
 def cleared(home: Path, kube: FakeKube, platform: FakePlatform) -> list[str]:
     return clear_away(home, platform, lambda: kube)  # type: ignore[arg-type, return-value]
+
+
+def test_kinds_of_one_name_are_told_apart_by_their_group() -> None:
+    assert MadeObject("HTTPRoute", ROUTE["apiVersion"], "tenant-a", "own").resource == ROUTES
 
 
 def test_what_a_killed_run_made_is_removed(tmp_path: Path, inventory: Inventory) -> None:
@@ -102,7 +103,7 @@ def test_what_somebody_made_in_its_place_stays(tmp_path: Path, inventory: Invent
     kube = kube_with("own")
     note(inventory, kube, "own")
     die(inventory)
-    kube.objects[ROUTES, "tenant-a", "own"]["metadata"]["uid"] = "another"
+    kube.objects["HTTPRoute", "tenant-a", "own"]["metadata"]["uid"] = "another"
     assert cleared(tmp_path, kube, FakePlatform()) == []
     assert kube.get(ROUTES, "own", "tenant-a").ok
 
