@@ -23,19 +23,20 @@ def test_a_saturated_tenant_slows_nobody_else(
 ) -> None:
     """Tenant A's model is asked for more than it can do; tenant C sees no error and at most twice its usual p95."""
     busy, calm = own_model("tenant-a", {"v1": 1}), own_model("tenant-c", {"v1": 1})
-    ask_a = gateway.predict(busy, tenant_a.token, timeout=20)
+    ask_a = gateway.predict(busy, tenant_a.token, timeout=40)
     ask_c = gateway.predict(calm, tenant_c.token, headers=[WORK])
 
     with stream(ask_c, rate=20) as traffic:
         with story.given("tenant C's ordinary traffic"):
             baseline = traffic.collect(60)
             story.note("baseline", str(baseline))
-        with story.given("a model of tenant A that takes five seconds"):
+        with story.given("a model of tenant A that takes ten seconds"):
             (slow,) = busy.replicas
-            slow.fault(delay_ms=5000)
+            slow.fault(delay_ms=10000)
             slow.reset()
-        with Stream(ask_a, rate=45, ok=answered(200) | OVERLOAD, threads=300, seconds=20) as crowd:
-            with story.when("tenant A is asked 45 times a second, for more than its breaker lets through"):
+        # few requests that stay long: what the crowd costs a small machine in processor time is not tenant A's doing
+        with Stream(ask_a, rate=24, ok=answered(200) | OVERLOAD, threads=300, seconds=30) as crowd:
+            with story.when("tenant A is asked 24 times a second, for more than its breaker lets through"):
                 eventually(lambda: crowd.samples, any_refused(), within=20)
             with story.then("it is saturated, and tenant C's traffic goes on"):
                 traffic.mark("saturated")
