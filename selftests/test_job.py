@@ -97,9 +97,12 @@ class TestInside:
         assert done == 1
         assert (tmp_path / ENDED).exists()
 
-    def test_told_to_end_it_ends_pytest_gently(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("from_its_caller", [signal.SIG_DFL, signal.SIG_IGN])
+    def test_told_to_end_it_ends_pytest_gently(self, tmp_path: Path, from_its_caller: signal.Handlers) -> None:
         (tmp_path / "test_it.py").write_text(SLOW_TEST)
+        ours = signal.signal(signal.SIGINT, from_its_caller)
         running = self.started(tmp_path, "-q", str(tmp_path))
+        signal.signal(signal.SIGINT, ours)
         deadline = time.monotonic() + 30
         while not (tmp_path / "began").exists() and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -17,6 +17,7 @@ ENDED = ".ended"
 
 def main() -> int:
     folder, *arguments = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who starts us in the background has it ignored, and so would pytest
     running = subprocess.Popen(command_line.pytest(*arguments))
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
