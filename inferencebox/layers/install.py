@@ -146,7 +146,7 @@ class Installer:
                 if left:
                     pulse.check()
                     tell(f"its webhooks ({_name(left[0])})")
-                    time.sleep(0.5)
+                    time.sleep(0.5)  # not `poll`: a refusal that lasts, and a cluster that is gone, end this early
 
     def _apply_one(self, document: Document) -> KubeReply:
         allowed = self.others.spare(document) if self.others else document

@@ -222,7 +222,7 @@ class KubernetesPlatform(Platform):
 
     def load_rules(self, name: str, content: str | None) -> None:
         file = f"{MORE_RULES}/{name}.yaml"
-        if content is not None and self._in_prometheus(f"cat {file} 2>/dev/null || true") == content:
+        if content is not None and self._in_prometheus(f"if [ -e {file} ]; then cat {file}; fi") == content:
             return
         self._in_prometheus(f"rm -f {file}" if content is None else f"cat > {file}", content)
         Prometheus(self.endpoint("prometheus")).read_rules_anew(name, str(file))
