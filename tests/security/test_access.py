@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.commands import Ended, run
 from fixtures.gateway import Gateway
 from fixtures.management import Management, Publishing
 from fixtures.scenario import scenario
@@ -299,13 +300,9 @@ WANTED = {
 }
 
 
-def suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def suite(folder: Path, *arguments: str) -> Ended:
     """A run of the suite itself, in a process of its own, without any platform."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = command_line.pytest("-q", "-p", "no:cacheprovider", *arguments)
-    return subprocess.run(
-        command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=300, check=False
-    )
+    return run(*command_line.pytest("-q", "-p", "no:cacheprovider", *arguments), timeout=300, cwd=folder)
 
 
 @scenario(
@@ -323,7 +320,6 @@ def test_controls_stand_on_recorded_results_only(
     reports = tmp_path / "reports"
     with story.given("the suite has recorded a small run: promises kept, one broken, one not shown, one not judged"):
         ran = suite(tmp_path, "--reports", str(reports), "test_small.py")
-        story.note("what the run said", ran.stdout)
         verdicts = {name: result.verdict for name, result in load(reports).results.items()}
         kinds = {"SEC-23": "passed", "SEC-06": "failed", "SEC-33": "not exercised", "TRF-25": "error"}
         assert verdicts.items() >= kinds.items(), f"recorded were {verdicts}: {ran.stdout[-400:]}"
