@@ -19,6 +19,11 @@ T = TypeVar("T")
 SCALE_VARIABLE = "IBOX_TIMEOUT_SCALE"
 
 
+def timeout_scale() -> float:
+    """How many times the usual time scenarios are given now."""
+    return float(os.environ.get(SCALE_VARIABLE) or 1.0)
+
+
 @dataclass(frozen=True)
 class Timeouts:
     """Every limit in seconds, each with the promise it comes from (IDs of SPEC section 3).
@@ -82,7 +87,7 @@ class Timeouts:
     @classmethod
     def current(cls) -> "Timeouts":
         """The limits, scaled by the environment."""
-        return cls().scaled(float(os.environ.get(SCALE_VARIABLE) or 1.0))
+        return cls().scaled(timeout_scale())
 
 
 class Unmet(AssertionError):

@@ -1,7 +1,6 @@
 """The record of a healthy run: it stands for the runs of its scenarios with which a run of sabotages would begin."""
 
 import datetime as dt
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from inferencebox.journal import read
 from inferencebox.platform import Platform
 from inferencebox.probes.kubernetes import Kube
 from inferencebox.verdicts import JUDGED_WELL
-from inferencebox.waiting import SCALE_VARIABLE
+from inferencebox.waiting import SCALE_VARIABLE, timeout_scale
 
 from .suite import Claim, Event, Verdict, judged
 
@@ -44,7 +43,7 @@ class HealthyRun:
         run = cls(file, read(file))
         run._is_of(platform)
         run._is_new(_born(platform))
-        run._was_no_more_patient(float(os.environ.get(SCALE_VARIABLE) or 1.0))
+        run._was_no_more_patient(timeout_scale())
         return run
 
     @property

@@ -1,7 +1,6 @@
 """The suite as the runner sees it: which scenario claims to notice what, and the verdicts of a run of some of them."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.journal import RUN_FILE, read
-from inferencebox.waiting import SCALE_VARIABLE
+from inferencebox.waiting import SCALE_VARIABLE, timeout_scale
 
 from . import pytests
 
@@ -109,7 +108,7 @@ class Suite:
                 ]
                 for own, share in zip(folders, shares, strict=True)
             ]
-            scale = patience * float(os.environ.get(SCALE_VARIABLE) or 1.0)
+            scale = patience * timeout_scale()
             pytests.run(runs, {SCALE_VARIABLE: str(scale), **(settings or {})}, limit)
             for own in folders:
                 found |= verdicts(own)
