@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from inferencebox.errors import SetupProblem
-from inferencebox.layers.readiness import full_kind
-from inferencebox.manifests import Document
+from inferencebox.manifests import Document, full_kind
 from inferencebox.platform import Observer, Platform, WorkloadSpec
 from inferencebox.probes.kubernetes import FIELD_MANAGER, Kube, has_fields_of
 

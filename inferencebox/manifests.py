@@ -22,6 +22,12 @@ def load(path: Path, values: Mapping[str, str] | None = None) -> list[Document]:
     return [document for file in files for document in _documents(file, values or {})]
 
 
+def full_kind(document: Document) -> str:
+    """As kubectl takes it: the kind, with its group, for there are several of one name."""
+    group = document["apiVersion"].rpartition("/")[0]
+    return f"{document['kind']}.{group}" if group else str(document["kind"])
+
+
 def _documents(file: Path, values: Mapping[str, str]) -> Iterator[Document]:
     try:
         text = Template(file.read_text()).substitute(values)

@@ -10,7 +10,8 @@ from cryptography import x509
 from fake_kube import FakeKube
 
 from inferencebox.checks import equals
-from inferencebox.sabotage.documents import append_at, content, remove_at, resource_of, set_at
+from inferencebox.manifests import full_kind
+from inferencebox.sabotage.documents import append_at, content, remove_at, set_at
 from inferencebox.sabotage.mechanisms import Change, Create, Delete, ForeignCertificate, NoEffect, Scene, Stop
 from inferencebox.sabotage.remembered import Memory, NotHealed
 from inferencebox.sabotage.rules import (
@@ -255,8 +256,8 @@ def test_a_certificate_that_is_kept_gets_an_issuer_whom_nobody_knows(stage):
 
 
 def test_a_kind_of_which_there_are_two_is_named_with_its_group():
-    assert resource_of({"apiVersion": "cert-manager.io/v1", "kind": "Certificate"}) == "Certificate.cert-manager.io"
-    assert resource_of({"apiVersion": "v1", "kind": "Service"}) == "Service"
+    assert full_kind({"apiVersion": "cert-manager.io/v1", "kind": "Certificate"}) == "Certificate.cert-manager.io"
+    assert full_kind({"apiVersion": "v1", "kind": "Service"}) == "Service"
 
 
 # --- rules

@@ -6,8 +6,7 @@ from typing import Any
 
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.labels import BORROWED, INSTANCE, LAYER, owner_of
-from inferencebox.layers.readiness import full_kind
-from inferencebox.manifests import Document
+from inferencebox.manifests import Document, full_kind
 from inferencebox.probes.kubernetes import Kube
 
 USED_AS_THEY_ARE = {"CustomResourceDefinition"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.catalogue import Selected
-from inferencebox.manifests import Document
+from inferencebox.manifests import Document, full_kind
 from inferencebox.probes.kubernetes import Kube
 
 WATCH_SECONDS = 15
@@ -204,12 +204,6 @@ def _condition(name: str) -> Callable[[Object], str | None]:
         return f"{name} is not said yet"
 
     return rule
-
-
-def full_kind(document: Document) -> str:
-    """As kubectl takes it: the kind, with its group."""
-    group = document["apiVersion"].rpartition("/")[0]
-    return f"{document['kind']}.{group}" if group else str(document["kind"])
 
 
 _RULES: dict[str, Callable[[Object], str | None]] = {

@@ -36,12 +36,6 @@ def remove_at(document: Document, path: str) -> None:
             del parent[int(last) : int(last) + 1]
 
 
-def resource_of(document: Document) -> str:
-    """Its kind with the group, as `Kube` takes it: Knative has Certificates too."""
-    group, _, _ = document["apiVersion"].rpartition("/")
-    return f"{document['kind']}.{group}" if group else str(document["kind"])
-
-
 def content(document: Document) -> Document:
     """What somebody wanted of an object: neither its status nor what the API server notes."""
     metadata = {key: value for key, value in document.get("metadata", {}).items() if key not in VOLATILE}

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inferencebox.manifests import full_kind
 from inferencebox.platform import Platform
 from inferencebox.probes.kubernetes import Kube
 
 from .certificates import replace_certificate
-from .documents import Document, append_at, remove_at, resource_of, set_at
+from .documents import Document, append_at, remove_at, set_at
 from .effects import NoEffect
 from .means import Means, means_of
 from .remembered import Memory, identity
@@ -94,7 +95,7 @@ class Delete(Target):
         for document in found:
             scene.memory.note("deleted", document)
             _, namespace, name = identity(document)
-            scene.kube.delete(resource_of(document), name, namespace or None).require()
+            scene.kube.delete(full_kind(document), name, namespace or None).require()
 
 
 class Create(_Mechanism):

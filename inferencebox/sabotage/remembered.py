@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
+from inferencebox.manifests import full_kind
 from inferencebox.paths import state_dir
 from inferencebox.probes.kubernetes import Kube, KubeReply
 
-from .documents import Document, content, resource_of
+from .documents import Document, content
 
 Deed = Literal["changed", "deleted", "created"]
 MANAGER = "kubectl"
@@ -83,7 +84,7 @@ def _restore(kube: Kube, document: Document) -> KubeReply:
     """What somebody else wrote meanwhile into its metadata stays; what it wants is as it was."""
     _, namespace, name = identity(document)
     for _ in range(ATTEMPTS):
-        now = kube.get(resource_of(document), name, namespace or None)
+        now = kube.get(full_kind(document), name, namespace or None)
         if not now.ok:
             return now
         current = now.object
@@ -103,4 +104,4 @@ def _recreate(kube: Kube, document: Document) -> KubeReply:
 
 def _delete(kube: Kube, document: Document) -> KubeReply:
     _, namespace, name = identity(document)
-    return kube.delete(resource_of(document), name, namespace or None)
+    return kube.delete(full_kind(document), name, namespace or None)
