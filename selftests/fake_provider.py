@@ -25,6 +25,7 @@ class FakePlatform(Platform):
     def __init__(self, instance: str) -> None:
         self.provider, self.instance, self.release = "local", instance, "2026.11"
         self.capabilities = CAPABILITIES
+        self.kubeconfig = HOME / "none-was-written"
 
     def components(self) -> list[ComponentStatus]:
         stopped = json.loads((HOME / "stopped.json").read_text())

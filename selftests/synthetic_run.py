@@ -39,7 +39,13 @@ def write_run(folder: Path, promises: int = 90, seed: int = 7) -> Path:
     chosen = _chosen(promises)
     journal.write(_started(len(chosen)))
     versions = {"istio": "1.26.2", "envoy-gateway": "1.9.1", "ai-gateway": "1.0.0", "kubernetes": "1.33.5"}
-    ready = {"state": "running", "seconds": 14.2, "versions": versions, "release": "2026.11", "provider": "local"}
+    seen = {
+        "kubernetes": "v1.33.5",
+        "nodes": {"worker": {"kubelet": "v1.33.4"}},
+        "images": ["docker.io/istio/pilot:1.26.2"],
+    }
+    facts = {"state": "running", "seconds": 14.2, "release": "2026.11", "provider": "local"}
+    ready = {**facts, "versions": versions, "seen": seen}
     journal.write({"event": "layer", "at": 1_795_251_014.0, "layer": "platform", **ready})
     counts: dict[str, int] = {}
     at = 1_795_251_015.0

@@ -99,6 +99,7 @@ def test_the_first_page_says_what_happened(reports: Path) -> None:
     for reason in (*FAILED.values(), *ERRORS.values(), *GAPS.values(), "no kubelet on the local provider"):
         assert reason in text
     assert "curl -X POST" in text
+    assert "<td>docker.io/istio</td><td>pilot:1.26.2</td>" in text
     assert text.count('<svg class="plot"') == 9
     assert "authz.tenant-a.removed" in text
 
@@ -129,6 +130,7 @@ def test_all_reports_agree(reports: Path, run: Run) -> None:
     profile = yaml.safe_load((reports / "profile.yaml").read_text())
     assert profile["summary"]["failed"] == 2
     assert profile["machine"]["cpus"] == 2
+    assert profile["platform"]["seen running"]["nodes"] == {"worker": {"kubelet": "v1.33.4"}}
     assert {name: entry["verdict"] for name, entry in profile["scenarios"].items()} == {
         name: result.verdict for name, result in run.results.items()
     }

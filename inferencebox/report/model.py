@@ -128,7 +128,13 @@ class Run:
 
     @property
     def versions(self) -> Mapping[str, str]:
+        """What the release pins."""
         return self.platform.get("versions") or {}
+
+    @property
+    def seen(self) -> Mapping[str, Any]:
+        """What ran, as the platform said at the run's beginning (`census.take`); empty if it said nothing."""
+        return self.platform.get("seen") or {}
 
     @property
     def counts(self) -> Counter[str]:

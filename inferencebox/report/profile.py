@@ -24,6 +24,7 @@ def profile(run: Run) -> dict[str, object]:
             "release": run.platform.get("release") or run.facts.get("release"),
             "provider": run.facts.get("provider"),
             "versions": dict(run.versions),
+            **({"seen running": dict(run.seen)} if run.seen else {}),
         },
         "machine": run.facts.get("machine"),
         "summary": {**{verdict: run.counts[verdict] for verdict in VERDICTS}, "not tested": len(run.untested())},

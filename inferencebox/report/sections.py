@@ -1,5 +1,6 @@
 """The parts of the first page that are tables of facts: kill matrix, controls, what ran where."""
 
+from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
@@ -96,14 +97,26 @@ def facts(run: Run) -> str:
         "Python": machine.get("python"),
         "Digest of the record": f"sha256:{run.digest}",
     }
-    versions = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(version)}</td></tr>" for name, version in run.versions.items()
-    )
-    table = (
-        f'<h3>Versions</h3><div class="panel scroll"><table><tbody>{versions}</tbody></table></div>' if versions else ""
-    )
+    table = _table("Versions that the release pins", run.versions.items()) + _table("Seen running", _seen(run))
     pairs = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in shown.items())
     return f'<h2>What ran where</h2><div class="panel"><dl class="facts">{pairs}</dl></div>{table}'
+
+
+def _seen(run: Run) -> Iterator[tuple[str, str]]:
+    """API server, nodes and images; a platform without kubelets has a version only."""
+    if not run.seen:
+        return
+    yield "API server", run.seen["kubernetes"]
+    for name, told in run.seen["nodes"].items():
+        yield f"node {name}", ", ".join(f"{what} {value}" for what, value in told.items())
+    for image in run.seen["images"]:
+        yield image.rpartition("/")[0], image.rpartition("/")[2]
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """Nothing if there are no rows."""
+    lines = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
+    return f'<h3>{title}</h3><div class="panel scroll"><table><tbody>{lines}</tbody></table></div>' if lines else ""
 
 
 def duration(seconds: float) -> str:
