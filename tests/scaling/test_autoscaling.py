@@ -59,11 +59,14 @@ def test_an_idle_model_costs_no_pods(own_service: OwnServiceFactory, story: Stor
         confirm(service.ready(), equals("True"))
 
 
-@scenario("SCL-02", needs=NEEDS, sabotage="scaling.activator-stopped", seconds=120)
+@scenario("SCL-02", needs=NEEDS, sabotage="scaling.activator-stopped", exclusive=True, seconds=120)
 def test_the_first_request_wakes_a_sleeping_model(
     own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
 ) -> None:
-    """A real model without pods answers its first request within 60 s; once awake, 95 % of replies take at most 1 s."""
+    """A real model without pods answers its first request within 60 s; once awake, 95 % of replies take at most 1 s.
+
+    Alone on the platform: how long a pod takes to start is also what others leave it of the processors.
+    """
     with story.given("a real model, of scikit-learn's"):
         serving = ["--kind", "sklearn", "--name", "{name}"]
         service = own_service("tenant-a", program="model", arguments=serving, annotations=SOON_IDLE)

@@ -203,8 +203,8 @@ def test_a_routes_own_policy_lifts_no_limit(
 ) -> None:
     """A route with a traffic policy of its own, as publishing makes one, stays under the tenant's and the global limit.
 
-    There is no management service yet: the published route and its policy (requests per minute) are written here as
-    publishing will write them. The OpenAI routes have a policy of their own as shipped.
+    The published route and its policy (requests per minute) are written here as publishing writes them, so that this
+    needs no management service. The OpenAI routes have a policy of their own as shipped.
     """
     own = own_model("tenant-b", {"v1": 1})
     published = f"/published/models/{own.name}"
