@@ -201,8 +201,9 @@ def batches(limits_name: str, serverless: bool = False) -> list[list[Document]]:
         if file.name not in PER_GATEWAY
         for document in load(file)
     ]
+    folders = [root / "tenants" / "tenant", *([root / "tenants" / "serverless"] if serverless else [])]
     per_tenant = [
-        document for tenant in tenants() for document in load(root / "tenants" / "tenant", {**tenant, **values})
+        document for tenant in tenants() for folder in folders for document in load(folder, {**tenant, **values})
     ]
     per_model = [
         document for each in models() for document in model(each["tenant"], each["model"], each["api"], serverless)
