@@ -45,7 +45,13 @@ def kitchen(tmp_path: Path) -> Kitchen:
         values={},
         makers={},
         kubernetes="v1.33.4",
-        small=Small({"cpu": "5m"}, {"failureThreshold": 12}, frozenset({"HorizontalPodAutoscaler"})),
+        small=Small(
+            requests={"cpu": "5m"},
+            liveness={"failureThreshold": 12},
+            startup={"periodSeconds": 1},
+            readiness={"periodSeconds": 5},
+            without=frozenset({"HorizontalPodAutoscaler"}),
+        ),
     )
 
 
@@ -56,6 +62,7 @@ def layer(tmp_path: Path, text: str) -> Layer:
     return layers(tmp_path / "layers")["mesh"]
 
 
+ASK = {"path": "/healthz", "port": 81}
 FILES = "purpose: the mesh\nnamespace: mesh-system\nparts: [{files: {source: mesh, paths: [mesh.yaml]}}]\n"
 
 
@@ -96,13 +103,15 @@ class TestDocuments:
     def test_small_machines_are_given_time_before_what_is_late_is_killed(
         self, kitchen: Kitchen, tmp_path: Path
     ) -> None:
-        probe = "{httpGet: {path: /healthz, port: 81}, failureThreshold: 3, periodSeconds: 2}"
-        containers = f"{{template: {{spec: {{containers: [{{name: mesh, livenessProbe: {probe}}}]}}}}}}"
-        change = f"changes: [{{kind: Deployment, name: mesh, merge: {{spec: {containers}}}}}]\n"
-        ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES + change))
-        ask = {"path": "/healthz", "port": 81}
-        wanted = {"httpGet": ask, "failureThreshold": 12, "periodSeconds": 2}
-        assert _container(deployment)["livenessProbe"] == wanted
+        container = _probed(kitchen, tmp_path, "livenessProbe")
+        assert container["livenessProbe"] == {"httpGet": ASK, "failureThreshold": 12, "periodSeconds": 2}
+
+    def test_on_small_machines_who_is_not_ready_yet_is_asked_often_and_who_is_seldom(
+        self, kitchen: Kitchen, tmp_path: Path
+    ) -> None:
+        container = _probed(kitchen, tmp_path, "readinessProbe")
+        assert container["startupProbe"] == {"httpGet": ASK, "periodSeconds": 1}
+        assert container["readinessProbe"] == {"httpGet": ASK, "periodSeconds": 5}
 
     def test_a_change_is_merged_by_name_into_lists(self, kitchen: Kitchen, tmp_path: Path) -> None:
         containers = "{template: {spec: {containers: [{name: mesh, args: [--quiet]}]}}}"
@@ -391,3 +400,12 @@ def test_a_kind_without_a_notion_of_ready_is_ready() -> None:
 
 def _container(deployment: Document) -> Any:
     return deployment["spec"]["template"]["spec"]["containers"][0]
+
+
+def _probed(kitchen: Kitchen, folder: Path, probe: str) -> Any:
+    """A layer's container to which a change gives a probe."""
+    asked = "{httpGet: {path: /healthz, port: 81}, failureThreshold: 3, periodSeconds: 2}"
+    containers = f"{{template: {{spec: {{containers: [{{name: mesh, {probe}: {asked}}}]}}}}}}"
+    change = f"changes: [{{kind: Deployment, name: mesh, merge: {{spec: {containers}}}}}]\n"
+    ((deployment, _role),) = kitchen.parts(layer(folder, FILES + change))
+    return _container(deployment)

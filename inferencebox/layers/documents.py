@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ CLUSTER_WIDE = {
 }  # fmt: skip
 WORKLOADS = {"Deployment", "DaemonSet", "StatefulSet", "Job"}
 HELM_SECONDS = 120.0
+HANDLERS = ("httpGet", "tcpSocket", "grpc", "exec")
+"""How a probe asks."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,30 @@ class Small:
     Args:
         requests: in place of the vendors'.
         liveness: of liveness probes, in place of the vendors'.
+        startup: of probes that ask until a container is ready for the first time, as its readiness probe does.
+        readiness: of readiness probes from then on.
         without: kinds that make no sense there.
     """
 
     requests: Mapping[str, str]
     liveness: Mapping[str, int]
+    startup: Mapping[str, int]
+    readiness: Mapping[str, int]
     without: frozenset[str]
 
     @classmethod
     def load(cls) -> "Small":
         raw = yaml.safe_load((manifests_dir() / "layers" / "small.yaml").read_text())
-        return cls(raw["requests"], raw["liveness"], frozenset(raw["without"]))
+        return cls(**{**raw, "without": frozenset(raw["without"])})
 
     def fit(self, container: dict[str, Any]) -> None:
         container["resources"] = {**(container.get("resources") or {}), "requests": dict(self.requests)}
         if probe := container.get("livenessProbe"):
             container["livenessProbe"] = {**probe, **self.liveness}
+        if probe := container.get("readinessProbe"):
+            asked = {name: probe[name] for name in HANDLERS if name in probe}
+            container["startupProbe"] = {**asked, **self.startup}
+            container["readinessProbe"] = {**asked, **self.readiness}
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ class Kitchen:
         named = {*layer.images.values(), *_images_named(filled)}
         images = {name: self.image(name) for name in named}
         used = {name: value for name, value in self.values.items() if f"${{{name}}}" in self._own_text(layer)}
-        small = [dict(self.small.requests), dict(self.small.liveness), sorted(self.small.without)] if self.small else []
+        small = {**asdict(self.small), "without": sorted(self.small.without)} if self.small else {}
         made = [self.makers[part.by].made_from for part in layer.parts if isinstance(part, Made)]
         texts = [*made, (layer.folder / "layer.yaml").read_text(), json.dumps([images, used, small], sort_keys=True)]
         return fingerprint(files, *texts)

@@ -34,6 +34,8 @@ done
 """Runs a program again whenever it ends, unless it is to be stopped: a replica's program can end without its pod."""
 REQUESTS = {"cpu": "5m", "memory": "48Mi"}
 LIMITS = {"cpu": "400m", "memory": "384Mi"}
+LATE = 5
+"""Seconds after which a replica that says nothing counts as not ready. One that says so does at once."""
 
 
 def service_account(namespace: str, name: str) -> Document:
@@ -76,7 +78,7 @@ def _annotations(spec: WorkloadSpec) -> dict[str, str]:
         return {}
     return {
         "readiness.status.sidecar.istio.io/initialDelaySeconds": "0",
-        "readiness.status.sidecar.istio.io/periodSeconds": "1",
+        "readiness.status.sidecar.istio.io/periodSeconds": "5",
         "proxy.istio.io/config": f'{{"proxyMetadata": {{"SECRET_TTL": "{spec.certificate_life}"}}}}',
     }
 
@@ -98,7 +100,12 @@ def _container(spec: WorkloadSpec, image: str, traced: bool) -> dict[str, Any]:
         container["ports"] = [{"name": "http", "containerPort": replicas.MODEL_PORT}]
     if spec.readiness:
         ask = {"path": replicas.ready_path(spec), "port": replicas.MODEL_PORT}
-        container["readinessProbe"] = {"httpGet": ask, "periodSeconds": 1, "failureThreshold": 1}
+        container["readinessProbe"] = {
+            "httpGet": ask,
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+            "timeoutSeconds": LATE,
+        }
     return container
 
 
