@@ -22,7 +22,7 @@ from inferencebox.checks import (
 from inferencebox.platform import Endpoint, Platform, Workload
 from inferencebox.probes.http import Call
 from inferencebox.probes.kubernetes import service_account
-from inferencebox.probes.packets import Capture
+from inferencebox.probes.packets import Capture, Packets
 from inferencebox.probes.prometheus import Growth, Prometheus, Vector
 from inferencebox.probes.tls import Tls
 from inferencebox.traffic import burst, stream
@@ -209,26 +209,29 @@ def test_nothing_can_be_read_on_the_wires_inside(platform, kube, tenant_a, gatew
     proxies = [each["status"]["podIP"] for each in kube.list("pods", "istio-system", "istio=ingressgateway").items]
     shout = Call("POST", Endpoint("http", tier_2, 80), f"/{control}", body=control.encode(), timeout=5)
 
-    with Capture(platform, secret, control) as capture:
-        with story.when("a request that carries a secret word goes through both tiers to the model"):
-            seen = eventually(ask, answered(200), streak=5)
-        with story(
-            "and outsiders send another word in plain text to tier 2 and to the model's pod, whatever they answer"
-        ):
+    asked: list[str] = []
+
+    def listened() -> Packets:
+        """To the request, five times, and to the outsiders."""
+        with Capture(platform, secret, control) as capture:
+            asked.append(eventually(ask, answered(200), streak=5).request_id)
             shout.within(platform, outsider)()
             shout.with_(endpoint=Endpoint("http", pod.address, pod.port)).beside(platform)()
-    packets = capture.observed
-    with story.given(
-        "a capture that lost nothing and sees these wires: the outsiders' word is there, at tier 2 and at the pod"
+        return capture.observed
+
+    with story.when(
+        "a request that carries a secret word goes through both tiers to the model, and outsiders send another word in "
+        "plain text to tier 2 and to the model's pod, until a capture has lost nothing of it"
     ):
-        confirm(packets.dropped, equals(0))
+        packets = eventually(listened, attribute("dropped", equals(0)), within=60, every=0.1)
+    with story.given("the capture sees these wires: the outsiders' word is there, at tier 2 and at the pod"):
         for address in (f"{tier_2}:80", f"{pod.address}:{pod.port}"):
             found = packets.found_to(control, address)
             assert found, f"the capture does not see what is sent to {address} in plain text: it proves nothing"
     with story.then("the client's own wire to tier 1 carried the secret word, in plain HTTP"):
         read = packets.found[secret]
         assert read, "the capture did not see the secret word where it is in plain text: it proves nothing"
-        assert tenant_a.model.arrivals(request_id=seen.request_id)() == 1
+        assert tenant_a.model.arrivals(request_id=asked[-1])() == 1
     with story.then("no wire to tier 2 or to the pod carried it, though tier 1 spoke to tier 2, and tier 2 to the pod"):
         inner = (tier_2, pod.address, *proxies)
         leaked = [flow for flow in read if any(f"{address}:" in flow for address in inner)]
