@@ -71,7 +71,9 @@ MESH = ("networking.istio.io", "security.istio.io", "telemetry.istio.io")
 
 
 def seen_at(document):
-    """Which proxies are told of an object."""
+    """Who is told of an object."""
+    if document["kind"] == "BackendTrafficPolicy":
+        return {"tier-1", "limiter"}
     group = document["apiVersion"].rpartition("/")[0]
     return {"mesh"} if group in MESH else {"tier-1"} if "envoyproxy" in group else {"tier-1", "mesh"}
 

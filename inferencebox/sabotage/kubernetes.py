@@ -28,8 +28,9 @@ CONFIG_MAPS = {
 """File of `local`'s state, or all in a folder -> the ConfigMap that has it in a cluster."""
 CONFIGURATION_DIGEST = "alertmanager_config_hash"
 TOUCHED = "inference-in-a-box/touched"
-ENVOY_ADMIN, ISTIOD_DEBUG = 19000, 15014
+ENVOY_ADMIN, ISTIOD_DEBUG, LIMITER_DEBUG = 19000, 15014, 6070
 ISTIOD = {"app": "istiod"}
+LIMITER = {"app.kubernetes.io/name": "envoy-ratelimit"}
 SECONDS = 10.0
 
 
@@ -129,6 +130,9 @@ class KubernetesMeans:
 
     def tier_1(self, path: str) -> str:
         return self._inside("envoy-gateway-system", TIER_1, ENVOY_ADMIN, path)
+
+    def limiter(self, path: str) -> str:
+        return self._inside("envoy-gateway-system", LIMITER, LIMITER_DEBUG, path)
 
     def istiod(self, path: str) -> str:
         return self._inside("istio-system", ISTIOD, ISTIOD_DEBUG, path)

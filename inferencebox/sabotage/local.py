@@ -99,6 +99,9 @@ class LocalMeans:
         found = sorted(run.glob("*/admin-address.txt"), key=lambda file: file.stat().st_mtime)
         return self._inside(POD_OF_TIER_1, f"http://{found[-1].read_text().strip()}{path}") if found else ""
 
+    def limiter(self, path: str) -> str:
+        return self._inside("ratelimit", f"http://127.0.0.1:6070{path}")
+
     def istiod(self, path: str) -> str:
         return self._inside("istiod", f"http://127.0.0.1:15014{path}")
 

@@ -50,6 +50,9 @@ class Means(Protocol):
     def tier_1(self, path: str) -> str:
         """What tier 1's Envoy says at a path of its administration interface; nothing if it cannot be asked."""
 
+    def limiter(self, path: str) -> str:
+        """What the rate limit service says at a path of its debugging port; nothing if it cannot be asked."""
+
     def istiod(self, path: str) -> str:
         """What istiod says to its own machine at a path of its debugging port."""
 

@@ -1,4 +1,4 @@
-"""When a break, or its healing, has arrived where it counts: at the proxies."""
+"""When a break, or its healing, has arrived where it counts: at the proxies, or at the limiter."""
 
 import json
 import time
@@ -21,6 +21,12 @@ def tier_1(platform: Platform) -> dict[str, str]:
     return {name: value for name, _, value in pairs if not name.startswith("server.")}
 
 
+def limiter(platform: Platform) -> dict[str, str]:
+    """The limits that the rate limit service enforces. Tier 1's Envoy is not told how high they are."""
+    lines = means_of(platform).limiter("/rlconfig").splitlines()
+    return {name: value for name, _, value in (line.partition(": ") for line in lines)}
+
+
 def mesh(platform: Platform) -> dict[str, str]:
     """Versions of what the mesh's proxies were told; one that has not acknowledged the newest has version ``late``."""
     versions = {}
@@ -31,7 +37,9 @@ def mesh(platform: Platform) -> dict[str, str]:
     return versions
 
 
-VIEWS: Mapping[str, Callable[[Platform], dict[str, str]]] = MappingProxyType({"tier-1": tier_1, "mesh": mesh})
+VIEWS: Mapping[str, Callable[[Platform], dict[str, str]]] = MappingProxyType(
+    {"tier-1": tier_1, "limiter": limiter, "mesh": mesh}
+)
 
 
 class Settling:
