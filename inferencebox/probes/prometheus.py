@@ -68,12 +68,19 @@ class Alert:
 
 @dataclass(frozen=True)
 class Target:
-    """What Prometheus scrapes, and whether it could the last time."""
+    """What Prometheus scrapes, and whether it could the last time.
+
+    Args:
+        url: where it scrapes.
+        scraped: when it last did, as Prometheus says; of the same target two are only alike or not.
+    """
 
     job: str
     labels: Mapping[str, str]
     health: str
     error: str
+    url: str
+    scraped: str
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,17 @@ class Prometheus:
 
     def targets(self) -> list[Target]:
         found = self._get("/api/v1/targets", state="active")["activeTargets"]
-        return [Target(each["labels"]["job"], each["labels"], each["health"], each["lastError"]) for each in found]
+        return [
+            Target(
+                job=each["labels"]["job"],
+                labels=each["labels"],
+                health=each["health"],
+                error=each["lastError"],
+                url=each["scrapeUrl"],
+                scraped=each["lastScrape"],
+            )
+            for each in found
+        ]
 
     def _reply(self, path: str, **params: Any) -> httpx.Response:
         url = f"{self.endpoint.url}{self.path}{path}"
