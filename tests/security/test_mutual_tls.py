@@ -223,7 +223,7 @@ def test_nothing_can_be_read_on_the_wires_inside(platform, kube, tenant_a, gatew
         "a request that carries a secret word goes through both tiers to the model, and outsiders send another word in "
         "plain text to tier 2 and to the model's pod, until a capture has lost nothing of it"
     ):
-        packets = eventually(listened, attribute("dropped", equals(0)), within=60, every=0.1)
+        packets = eventually(listened, attribute("dropped", equals(0)), within=60)
     with story.given("the capture sees these wires: the outsiders' word is there, at tier 2 and at the pod"):
         for address in (f"{tier_2}:80", f"{pod.address}:{pod.port}"):
             found = packets.found_to(control, address)
