@@ -22,7 +22,7 @@ def take(kube: Kube) -> Seen:
     nodes = kube.list("nodes").require()["items"]
     pods = kube.list("pods").require()["items"]
     return {
-        "kubernetes": str(kube.raw("/version").require()["gitVersion"]),
+        "kubernetes": kube.version(),
         "nodes": {node["metadata"]["name"]: told for node in nodes if (told := _told(node))},
         "images": sorted({image for pod in pods for image in _running(pod)}),
     }

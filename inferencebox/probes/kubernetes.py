@@ -262,6 +262,10 @@ class Kube:
         """Any path of the API server, such as `/version`."""
         return self._send("GET", path, command=["get", "--raw", path])
 
+    def version(self) -> str:
+        """The server's, as `v1.33.4`; it must answer."""
+        return str(self.raw("/version").require()["gitVersion"])
+
     def watch(self, resource: str, namespace: str | None = None, seconds: int = 60) -> Iterator[tuple[str, Any]]:
         """What happens to the objects of a kind: (ADDED, MODIFIED or DELETED, object), first all that are there.
 

@@ -258,7 +258,7 @@ def _kitchen(
         image=image,
         values=values,
         makers=makers.Makers(kube, options, watched, image).all(),
-        kubernetes=kube.raw("/version").require()["gitVersion"],
+        kubernetes=kube.version(),
         small=Small.load() if target.small else None,
         instance=instance,
         kubeconfig=state_dir(instance) / "kubeconfig",
