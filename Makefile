@@ -16,6 +16,7 @@ setup: $(UV)  ## uv and the locked environment
 	@$(UV) sync --quiet --frozen --all-extras --python $(PYTHON)
 
 $(CURDIR)/.uv/bin/uv:
+	@test -w $(CURDIR) || { echo "$(CURDIR) can't be written to by $$(id -un). Fix: use a clone of your own"; exit 2; }
 	@echo "uv is not on PATH: getting $(UV_VERSION) from PyPI"
 	@$(PYTHON) -m pip install --quiet --no-input --disable-pip-version-check --target $(CURDIR)/.uv uv==$(UV_VERSION) \
 	  || { echo "uv could not be installed. Fix: install python3-pip, or uv itself (https://docs.astral.sh/uv)"; exit 2; }
