@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -30,12 +31,14 @@ from inferencebox.probes.kubernetes import Kube, KubeReply, service_account
 from inferencebox.redaction import scan
 from inferencebox.report.controls import controls_report
 from inferencebox.report.reading import load
-from inferencebox.waiting import consistently, eventually
+from inferencebox.waiting import confirm, consistently, eventually
 
 # --- SEC-20 ---------------------------------------------------------------------------------------------------------
 
 ACCESS = "inference-in-a-box/access"
-PUBLIC = ("public", "console")  # the console's page is public; its API asks for tokens itself (MGT-02)
+PUBLIC = ("public", "console")
+PUBLIC_ROUTES = {"HTTPRoute default/default-backend", "HTTPRoute default/not-published", "HTTPRoute default/console"}
+"""All that may say so. The console's page is public; its API asks for tokens itself (MGT-02)."""
 NO_CREDENTIALS = refused(401, by=("jwt", "api-key"), at="tier-1")
 SET_BY_GATEWAY = {"x-tenant", "x-jwt-tenant", "x-jwt-sub", "x-published-model"}
 """No client can send these: tier 1 removes them before it looks for a route."""
@@ -87,25 +90,55 @@ def gone(kube: Kube, document: Mapping[str, Any]) -> bool:
     return not now.ok or "deletionTimestamp" in now.object["metadata"]
 
 
+def selects(policy: Mapping[str, Any], route: Mapping[str, Any]) -> bool:
+    """Whether a policy is for a route: as the Gateway's own, which is for all, by the route's name or by its labels."""
+    spec, metadata = policy["spec"], route["metadata"]
+    named = {(target["kind"], target["name"]) for target in spec.get("targetRefs") or []}
+    if ("Gateway", policies.GATEWAY) in named:
+        return True
+    if policy["metadata"]["namespace"] != metadata["namespace"]:
+        return False
+    selectors = [each for each in spec.get("targetSelectors") or [] if each["kind"] == "HTTPRoute"]
+    labels = metadata.get("labels") or {}
+    return ("HTTPRoute", metadata["name"]) in named or any(fits(labels, each) for each in selectors)
+
+
+def fits(labels: Mapping[str, str], selector: Mapping[str, Any]) -> bool:
+    """As Kubernetes selects by labels."""
+    found = []
+    for wanted in selector.get("matchExpressions") or []:
+        value, values = labels.get(wanted["key"]), wanted.get("values") or []
+        verdicts = {
+            "In": value in values,
+            "NotIn": value not in values,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }
+        found.append(verdicts[wanted["operator"]])
+    return all(found) and (selector.get("matchLabels") or {}).items() <= labels.items()
+
+
 def not_accepted(kube: Kube) -> Callable[[], list[str]]:
-    """Security policies that the gateway refused."""
-    kind = "securitypolicy.gateway.envoyproxy.io"
+    """Security policies that the gateway refused, and those for a route it has taken in of which it says nothing."""
 
     def ask() -> list[str]:
-        return [
-            f"{policy['metadata']['namespace']}/{policy['metadata']['name']}: {condition.get('message', '')[:120]}"
-            for policy in listed(kube, kind)
-            for ancestor in policy.get("status", {}).get("ancestors") or []
-            for condition in ancestor["conditions"]
-            if condition["type"] == "Accepted" and condition["status"] != "True"
-        ]
+        routes = [route for route in listed(kube, "HTTPRoute") if attached(route)]
+        found = []
+        for policy in listed(kube, "SecurityPolicy"):
+            ancestors = policy.get("status", {}).get("ancestors") or []
+            said = [each for ancestor in ancestors for each in ancestor["conditions"] if each["type"] == "Accepted"]
+            if not said and any(selects(policy, route) for route in routes):
+                found.append(f"{name_of(policy)}: the gateway says nothing of it")
+            refusals = [each for each in said if each["status"] != "True"]
+            found += [f"{name_of(policy)}: {each.get('message', '')[:120]}" for each in refusals]
+        return found
 
     return ask
 
 
 @scenario("SEC-20", needs=("gateway.jwt", "ai-gateway", "kubernetes"), sabotage="jwt.removed", seconds=2)
 def test_every_route_asks_for_credentials(gateway: Gateway, kube: Kube, story: Story) -> None:
-    """Every route that Kubernetes knows asks for credentials, except those that say they are public."""
+    """Every route that Kubernetes knows asks for credentials, except the three that are meant to be public."""
     routes = [route for route in listed(kube, "HTTPRoute") if attached(route)]
     owners = {owner["name"] for route in routes for owner in route["metadata"].get("ownerReferences") or []}
     closed = [route for route in routes if not is_public(route)]
@@ -117,6 +150,8 @@ def test_every_route_asks_for_credentials(gateway: Gateway, kube: Kube, story: S
         assert len(closed) >= len(policies.models()), f"only {len(closed)} routes are attached"
         assert not missing, f"no HTTPRoute was made of {missing[0]}"
         story.note("attached routes", "\n".join(f"{name_of(each)}{' (public)' * is_public(each)}" for each in routes))
+    with story.then("of these say that they are public just those that are meant to be"):
+        confirm({name_of(route) for route in routes if is_public(route)}, equals(PUBLIC_ROUTES))
     with story.given("the gateway has accepted the policies that guard them"):
         eventually(not_accepted(kube), equals([]), within=10)
     with story.when("somebody without credentials knocks at every path of every host of every route"):
@@ -358,6 +393,12 @@ PUBLISHED = {"tls.crt", "ca.crt", "ca-cert.pem", "cert-chain.pem", "root-cert.pe
 """Parts of Secrets that are shown to everybody who connects."""
 SIGNATURE = "jws-kubeconfig-"
 """kubeadm's signature, without a payload, of what everybody may read (kube-public/cluster-info): no token."""
+SECRET_NAME = re.compile(
+    r"(password|passwd|passphrase|secret|token|(api|access|private|signing)[-_]?key)$", re.IGNORECASE
+)
+"""How a variable, or a part of a Secret, is called whose value is secret however short it is."""
+SHORTEST = 8
+"""Characters: shorter values (`true`, `admin`) are anybody's."""
 
 
 def secret_words(kube: Kube, platform: Platform) -> set[str]:
@@ -373,6 +414,17 @@ def secret_words(kube: Kube, platform: Platform) -> set[str]:
     return {line for line in lines if len(line) >= 20 and " " not in line}
 
 
+def passwords(kube: Kube) -> set[str]:
+    """Whole values of Secrets, short ones too, of the parts that are called a password, a key or the like."""
+    values = [
+        base64.b64decode(value).decode("latin-1").strip()
+        for secret in listed(kube, "Secret")
+        for name, value in (secret.get("data") or {}).items()
+        if SECRET_NAME.search(name)
+    ]
+    return {value for value in values if len(value) >= SHORTEST}
+
+
 def containers(workload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     spec = workload["spec"]
     while "containers" not in spec:
@@ -383,20 +435,47 @@ def containers(workload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from (*spec["containers"], *(spec.get("initContainers") or []))
 
 
+def all_containers(kube: Kube) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Of every workload: where it is, and what it is."""
+    for kind in WORKLOAD_KINDS:
+        for workload in listed(kube, kind):
+            for container in containers(workload):
+                yield f"{name_of(workload)}, container {container['name']}", container
+
+
 def readable(kube: Kube) -> Iterator[tuple[str, str]]:
     """What everybody who may look at workloads can read: where, and the text."""
     for config in listed(kube, "ConfigMap"):
         for name, value in (config.get("data") or {}).items():
             if not name.startswith(SIGNATURE):
                 yield f"{name_of(config)}, {name}", value
-    for kind in WORKLOAD_KINDS:
-        for workload in listed(kube, kind):
-            for container in containers(workload):
-                for variable in container.get("env") or []:
-                    where = f"{name_of(workload)}, container {container['name']}, variable {variable['name']}"
-                    yield where, f"{variable['name']}={variable.get('value', '')}"
-                words = [*(container.get("command") or []), *(container.get("args") or [])]
-                yield f"{name_of(workload)}, container {container['name']}, arguments", "\n".join(words)
+    for where, container in all_containers(kube):
+        for variable in container.get("env") or []:
+            yield f"{where}, variable {variable['name']}", f"{variable['name']}={variable.get('value', '')}"
+        words = [*(container.get("command") or []), *(container.get("args") or [])]
+        yield f"{where}, arguments", "\n".join(words)
+
+
+def spelled_out(kube: Kube, secret: set[str]) -> list[str]:
+    """Variables of workloads whose value is a Secret's, or which are called a password, a key or the like and have
+    their value beside them: no file's path, and no reference."""
+    return [
+        f"a password is in {where}, variable {variable['name']}"
+        for where, container in all_containers(kube)
+        for variable in container.get("env") or []
+        if (value := variable.get("value", "").strip())
+        and (value in secret or (SECRET_NAME.search(variable["name"]) and value[0] not in "/$"))
+    ]
+
+
+def referred(kube: Kube) -> set[str]:
+    """Names of variables that workloads take from a Secret by reference: only their own processes have the value."""
+    return {
+        variable["name"]
+        for _, container in all_containers(kube)
+        for variable in container.get("env") or []
+        if "secretKeyRef" in (variable.get("valueFrom") or {})
+    }
 
 
 def found_in(texts: Iterator[tuple[str, str]], words: set[str], folder: Path) -> list[str]:
@@ -445,17 +524,38 @@ def environments(platform: Platform) -> list[str]:
 
 @pytest.fixture
 def planted(kube: Kube, forger: Forger) -> Iterator[str]:
-    """A ConfigMap of the test's own with a token in it."""
-    name = f"sec-37-{uuid.uuid4().hex[:6]}"
-    document = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": "default"},
-        "data": {"settings.yaml": f"endpoint: http://localhost\ncredentials: {str.__str__(forger.expired())}\n"},
-    }
-    kube.create(document).require()
+    """A ConfigMap with a token in it; a job that never runs, with a Secret's value in one variable and a password of
+    its own in another. All of one name, which it gives."""
+    name, password = f"sec-37-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex[:12]
+    metadata = {"name": name, "namespace": "default"}
+    variables = [{"name": "GREETING", "value": password}, {"name": "ADMIN_PASSWORD", "value": "letmein"}]
+    pod = {"restartPolicy": "Never", "containers": [{"name": "planted", "image": "planted", "env": variables}]}
+    documents = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata,
+            "data": {"settings.yaml": f"endpoint: http://localhost\ncredentials: {str.__str__(forger.expired())}\n"},
+        },
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"password": password}},
+        {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": metadata,
+            "spec": {
+                "suspend": True,
+                "schedule": "0 0 1 1 *",
+                "jobTemplate": {"spec": {"template": {"spec": pod}}},
+            },
+        },
+    ]
+    for document in documents:
+        kube.create(document).require()
     yield name
-    kube.delete("configmap", name, "default")
+    kube.delete_all(documents)
+
+
+PLANTED = ("settings.yaml", "variable GREETING", "variable ADMIN_PASSWORD")
 
 
 @scenario("SEC-37", needs=("kubernetes", "logs", "models", "management"), sabotage="secrets.in-configmaps", seconds=12)
@@ -472,9 +572,9 @@ def test_secrets_are_in_secrets_only(
 ) -> None:
     """No key, token or password of the platform is in a ConfigMap, an environment or a log; the search can find one."""
     with story.given("the values of all Secrets and the key that signs tokens, which nobody else may read"):
-        words = secret_words(kube, platform)
+        words, short = secret_words(kube, platform), passwords(kube)
         assert words, "no secret of the platform is known, so none can be looked for"
-        story.note("lines looked for", str(len(words)))
+        story.note("looked for", f"{len(words)} lines anywhere, {len(short)} values of variables")
     with story.given("an API key, the one that took its place, and a wrong password have just been used"):
         used = use_keys(publishing, management)
         words |= used
@@ -482,14 +582,18 @@ def test_secrets_are_in_secrets_only(
         for call in (gateway.predict(tenant_a.model, token) for token in (tenant_a.token, None)):
             eventually(call, answered(200, 401))
     with story.when("all ConfigMaps, environments and arguments are searched"):
-        found = found_in(readable(kube), words, tmp_path)
-    with story.then("the search finds the token that was planted for it, and nothing else"):
-        assert any(planted in each for each in found), "the search is blind: it missed the token planted for it"
+        found = found_in(readable(kube), words, tmp_path) + spelled_out(kube, short)
+    with story.then("the search finds the token and the passwords that were planted for it, and nothing else"):
+        for what in PLANTED:
+            assert any(planted in each and what in each for each in found), f"the search is blind: it missed {what}"
         others = [each for each in found if planted not in each and "/sec-37-" not in each]
         assert not others, others[0]
     with story.then("no process has any of it in its environment"):
+        by_reference = referred(kube)
         for entry in environments(platform):
-            assert not any(word in entry for word in words), f"a secret is in the variable {entry.partition('=')[0]}"
+            name, _, value = entry.partition("=")
+            assert not any(word in entry for word in words), f"a secret is in the variable {name}"
+            assert name in by_reference or value not in short, f"a Secret's value is in the variable {name}"
     with story.then("of API keys only hashes are kept, even in Secrets"):
         kept = secret_words(kube, platform)
         assert not any(key in word for word in kept for key in used), "an API key or password is in a Secret"

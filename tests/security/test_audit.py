@@ -139,11 +139,11 @@ def test_the_audit_has_no_secret_and_nobody_can_change_it(
             ("GET", "/logs/config", None),
         ):
             attempt = door.call(method, where, tenant_a.token, **({"json": content} if content is not None else {}))
-            eventually(attempt, answered(403, 404, 405) & that("not by Loki", not_by_loki))
+            consistently(attempt, answered(403, 404, 405) & that("not by Loki", not_by_loki), seconds=0)
         unreachable_from(platform, tenant_a, 3100)
         by_sidecar = refused(403, by="rbac")
         kept_out = unreachable() if enforces_network_policies(platform) else by_sidecar
-        eventually(pushing(forged).within(platform, tenant_a.client), kept_out)
+        consistently(pushing(forged).within(platform, tenant_a.client), kept_out, seconds=0)
     with story.then("nor does a pod of the mesh that no NetworkPolicy holds, for Loki's sidecar knows who may write"):
         eventually(pushing(forged).within(platform, neighbour), by_sidecar)
     with story.then("nor says through Kubernetes what is logged"):

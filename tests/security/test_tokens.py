@@ -1,6 +1,7 @@
 """What tier 1 thinks of a token: none, not in the right form, not in its time, for somebody else, forged."""
 
 import time
+from pathlib import Path
 
 from fixtures.gaps import ExpectGap
 from fixtures.gateway import Gateway
@@ -24,7 +25,7 @@ from inferencebox.identity import ABSENT, Forger, Token, token
 from inferencebox.platform import Platform
 from inferencebox.probes import logs
 from inferencebox.probes.http import Call, Observation
-from inferencebox.redaction import scan
+from inferencebox.redaction import Leak, scan
 from inferencebox.waiting import eventually
 
 INVALID = refused(401, by="jwt", at="tier-1")
@@ -183,7 +184,7 @@ def test_nobody_without_a_tenant_gets_in(
 
 @scenario("SEC-18", needs=("gateway.jwt", "logs", "models"), sabotage="jwt.query-parameter", seconds=3)
 def test_a_token_in_the_address_is_no_token(
-    platform: Platform, gateway: Gateway, tenant_a: Tenant, forger: Forger, story: Story
+    platform: Platform, gateway: Gateway, tenant_a: Tenant, forger: Forger, tmp_path: Path, story: Story
 ) -> None:
     """A good token in the address, a cookie or another header opens nothing, and no log file ever shows it."""
     good = forger.genuine()
@@ -207,6 +208,14 @@ def test_a_token_in_the_address_is_no_token(
     with story.then("both gateways have logged these requests"):
         for tier, reply in (("tier-1", seen[0]), ("tier-1", passed), ("tier-2", passed)):
             eventually(logs.entries(platform, tier, reply.request_id), length(equals(1)))
-    with story.then("and no log file of the platform shows the token"):
-        leaks = [leak for leak in scan(platform.logs) if leak.kind == "a JSON web token"]
+    with story.then("and no log file of the platform shows the token; one that did would be noticed"):
+        sample = tmp_path / "some.log"
+        sample.write_text(f"GET {predict.path}\nGET {predict.path}?access_token={text}\n")
+        assert [leak.line for leak in tokens_in(sample)] == [2], "the search is blind: it missed a made-up log's token"
+        leaks = tokens_in(platform.logs)
         assert not leaks, f"a token is in a log, {leaks[0].file.name} line {leaks[0].line} ({len(leaks)} such lines)"
+
+
+def tokens_in(written: Path) -> list[Leak]:
+    """Where tokens are in a log file, or in all below a folder."""
+    return [leak for leak in scan(written) if leak.kind == "a JSON web token"]

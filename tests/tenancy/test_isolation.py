@@ -145,7 +145,7 @@ def test_the_same_model_name_in_every_tenant(tenants, gateway, own_model, story)
             eventually(gateway.predict(name, tenant.token), answered(200) & served_by(model), streak=3)
     for (owner, model, url), (other, *_) in permutations(owned, 2):
         with story.then(f"{other}'s token is refused at {owner}'s URL, and nothing reaches the model"):
-            seen = eventually(url.predict(name, other.token), refused(403, by="rbac", at="tier-1"))
+            seen = confirm(url.predict(name, other.token)(), refused(403, by="rbac", at="tier-1"))
             confirm(model.arrivals(request_id=seen.request_id)(), equals(0))
 
 
