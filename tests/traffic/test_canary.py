@@ -19,7 +19,7 @@ from inferencebox.checks import at_least, at_most, equals, from_version, length,
 from inferencebox.probes.http import Call
 from inferencebox.splits import judge_replies
 from inferencebox.traffic import Stream, Window, burst
-from inferencebox.waiting import Timeouts, eventually
+from inferencebox.waiting import Timeouts, confirm, eventually
 
 NEEDS = ("gateway", "mesh.traffic", "models", "workloads")
 AT_MOST_ASKED = 8000
@@ -46,7 +46,6 @@ def test_a_canary_gets_the_share_it_was_given(
     with story.given("an old and a new version of a model, and a share of 10 % for the new one"):
         model = released(tenant_a.name)
         model.weights({"v1": 90, "v2": 10})
-        story.note("what the platform's route says (a note, not the proof)", str(model.weights_now()))
     call = gateway.predict(model, tenant_a.token).called("a prediction")
     with story.given("the change has reached the gateway: the canary answers"):
         eventually(call.with_(quiet=True), from_version("v2"), every=0.01)
@@ -61,6 +60,8 @@ def test_a_canary_gets_the_share_it_was_given(
         arrived = sum(len(replica.arrivals(path="/v1/models/")) for replica in model.replicas_of("v2"))
         beyond = arrived - verdict.counts["v2"]  # asked already when the verdict was clear
         assert 0 <= beyond <= 8, f"wanted {verdict.counts['v2']} arrivals (and at most 8 more) at v2, got {arrived}"
+    with story.then("which is what the platform's own route says: 90 and 10"):
+        confirm(model.weights_now(), equals({"v1": 90, "v2": 10}))
 
 
 @scenario("TRF-31", needs=NEEDS, sabotage="weights.frozen", seconds=20)

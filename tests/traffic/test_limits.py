@@ -10,6 +10,7 @@ import pytest
 from fixtures.gateway import Gateway
 from fixtures.limits import LimitedFactory, await_room_in_minute, route_at
 from fixtures.models import OwnModelFactory
+from fixtures.options import stays
 from fixtures.scenario import scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
@@ -19,7 +20,7 @@ from inferencebox.identity import SigningKey, token
 from inferencebox.platform import Platform
 from inferencebox.probes.http import Call, Observation
 from inferencebox.traffic import burst, stream
-from inferencebox.waiting import Timeouts, eventually
+from inferencebox.waiting import Timeouts, confirm, eventually
 
 LIMITED = refused(429, by="ratelimit", at="tier-1")
 TOLD = (
@@ -28,6 +29,14 @@ TOLD = (
     & header("x-ratelimit-reset", matches(r"^\d+$"))
 )
 NEEDS = ("gateway", "ratelimit", "models")
+WINDOWS = {"tenant_requests_per_minute": 60, "jwt_requests_per_minute": 60, "requests_per_hour": 3600}
+"""Each limit that a KServe request meets, and its window in seconds."""
+
+
+@pytest.fixture
+def possible_limits(request: pytest.FixtureRequest) -> Sequence[str]:
+    """The set of limits that this run asked for; either, of a platform that may have been up before it."""
+    return ("strict", "demo") if stays(request.config) else (request.config.getoption("--limits"),)
 
 
 def each(calls: Sequence[Call], check: Check) -> list[Observation]:
@@ -108,7 +117,12 @@ def test_the_hourly_limit_counts_all_tenants_and_routes_together(
 
 @scenario("TRF-12", needs=NEEDS, sabotage="limits.jwt-lifted", seconds=8)
 def test_a_token_holder_has_a_limit_of_its_own(
-    limited: LimitedFactory, tenant_a: Tenant, signing_key: SigningKey, story: Story
+    limited: LimitedFactory,
+    gateway: Gateway,
+    possible_limits: Sequence[str],
+    tenant_a: Tenant,
+    signing_key: SigningKey,
+    story: Story,
 ) -> None:
     """One token holder's requests are limited apart from the tenant's; a fresh token is no fresh limit.
 
@@ -129,6 +143,8 @@ def test_a_token_holder_has_a_limit_of_its_own(
         each([ask, again], LIMITED & TOLD & header("x-ratelimit-limit", matches(r"^8, 1000;w=60, 8;w=60")))
     with story("A colleague of the same tenant is answered: it is not the tenant's limit"):
         each([colleague], answered(200) & that("7 requests left", lambda seen: remaining(seen) == 7))
+    with story("At the platform's own entrance all limits are as they were asked for"):
+        confirm(gateway.predict(tenant_a.model, tenant_a.token)(), limits_of(possible_limits))
 
 
 @scenario(
@@ -293,6 +309,14 @@ def spend(call: Call, most: int) -> int:
         answers += 1
     eventually(call, LIMITED, within=0)
     return answers
+
+
+def limits_of(sets: Sequence[str]) -> Check:
+    """The reply names the limits of one of these sets, all of them."""
+    wanted = [{f"{policies.limits(name)[key]};w={window}" for key, window in WINDOWS.items()} for name in sets]
+    words = " or ".join(", ".join(sorted(each)) for each in wanted)
+    whole = that(words, lambda told: any(each <= set((told or "").split(", ")) for each in wanted))
+    return header("x-ratelimit-limit", whole)
 
 
 def await_route(call: Call, check: Check) -> int:

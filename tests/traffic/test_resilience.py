@@ -217,7 +217,7 @@ PARTS = {
 @scenario(
     "TRF-27",
     needs=("gateway", "mesh", "ratelimit", "outages"),
-    sabotage="weights.frozen",
+    sabotage=("weights.frozen", "limiter.fails-closed"),
     exclusive=True,
     seconds=10,
 )

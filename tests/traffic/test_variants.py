@@ -15,7 +15,7 @@ from inferencebox.platform import Platform
 from inferencebox.probes.http import Call
 from inferencebox.splits import judge_replies
 from inferencebox.traffic import Stream
-from inferencebox.waiting import Timeouts, eventually
+from inferencebox.waiting import Timeouts, confirm, eventually
 
 NEEDS = ("gateway", "mesh.traffic", "models", "workloads")
 EVEN = {"v1": 0.5, "v2": 0.5}
@@ -151,11 +151,11 @@ def test_no_client_can_move_the_split(
             verdict = judge_replies(call.called(way), {"v1": 0.3, "v2": 0.7}, 0.2, AT_MOST_ASKED, parallel)
             assert verdict.ok, f"{way}: {verdict.reason}"
     with story.then("without a token, or with another tenant's, there is no reply of any version"):
-        eventually(plain.with_(token=None), refused(401, by="jwt", at="tier-1"))
-        eventually(plain.with_(token=tenant_b.token), refused(403, by="rbac", at="tier-1"))
+        confirm(plain.with_(token=None)(), refused(401, by="jwt", at="tier-1"))
+        confirm(plain.with_(token=tenant_b.token)(), refused(403, by="rbac", at="tier-1"))
     with story.then("nor by the inner names of the versions"):
         for host in (model.predictor, f"v1.{model.service}", f"outbound_.80_.v1_.{model.service}"):
-            eventually(plain.with_(host=host).called(f"at host {host}"), refused(404, at="tier-1"))
+            confirm(plain.with_(host=host).called(f"at host {host}")(), refused(404, at="tier-1"))
 
 
 def _ways(
