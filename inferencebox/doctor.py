@@ -21,7 +21,8 @@ GIB = 1 << 30
 DISK_NEEDED, DISK_WANTED = 4 * GIB, 15 * GIB
 MEMORY_NEEDED, MEMORY_WANTED = 4 * GIB, 6 * GIB
 CORES_WANTED = 2
-INOTIFY_INSTANCES = 35
+INOTIFY_INSTANCES = 70
+"""A platform with telemetry and logs takes 44, and two more for each replica of a scenario (seen)."""
 PYTHON = (3, 11)
 TOOLS = {"mount": "mount", "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg"}
 OPTIONAL_TOOLS = {"node": "nodejs", "npm": "npm"}

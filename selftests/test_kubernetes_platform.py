@@ -8,8 +8,9 @@ from unittest.mock import Mock
 import pytest
 
 from inferencebox.probes.kubernetes import KubeReply
-from inferencebox.providers.kubernetes.objects import INFERENCE_SERVICE, KIND_LABEL
+from inferencebox.providers.kubernetes.objects import INFERENCE_SERVICE
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
+from inferencebox.providers.replicas import KIND_LABEL
 from inferencebox.sabotage.effects import NoEffect
 from inferencebox.sabotage.kubernetes import KubernetesMeans
 from inferencebox.sabotage.remembered import Memory

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -69,6 +70,24 @@ def test_a_launcher_runs_what_it_was_told_whatever_the_words_are(state: Path) ->
     script.write_text(Supervisor(state)._script(program))
     subprocess.run(["/bin/sh", str(script)], check=True)
     assert Supervisor(state).log("p").read_text() == f"{odd}|{odd}|{state}"
+
+
+@pytest.mark.parametrize(("words", "fix"), [("too many open files", "max_user_instances"), ("bind: in use", "p.log")])
+def test_a_program_that_does_not_stay_up_is_told_with_its_last_words_and_what_to_do(
+    state: Path, words: str, fix: str
+) -> None:
+    supervisor = Supervisor(state)
+    supervisor._rpc = Mock()
+    supervisor._rpc.getProcessInfo.return_value = {"statename": "BACKOFF"}
+    supervisor.log("p").parent.mkdir()
+    supervisor.log("p").write_text(f"starting\nerror: {words}\n")
+    with pytest.raises(SetupProblem, match=rf"p does not stay up: error: {words}.*{fix}"):
+        supervisor.require_running("p")
+
+
+def test_a_proxy_is_told_what_its_replica_runs() -> None:
+    (client,) = workloads.place([WorkloadSpec("a", "c", "c", program="client")], [])
+    assert client.labels["inference-in-a-box/workload"] == "client"
 
 
 def test_a_record_is_read_as_it_was_written(state: Path) -> None:

@@ -5,6 +5,8 @@ import json
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import WorkloadSpec
 
+KIND_LABEL = "inference-in-a-box/workload"
+"""Which program a replica runs. A client's proxy is told of more (manifests/tenants/tenant/sidecar.yaml)."""
 MODEL_PORT = 8080
 CONTROL_PORT = 9999
 SPANS = "http://jaeger.monitoring.svc.cluster.local:4318/v1/traces"

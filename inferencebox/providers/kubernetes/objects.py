@@ -15,7 +15,6 @@ OURS = "inferencebox"
 """Our own namespace."""
 BESIDE = "beside"
 """The pod in the node's network, among its processes: where packet captures and outsiders' connections start from."""
-KIND_LABEL = "inference-in-a-box/workload"
 ADDED_LABEL = "inference-in-a-box/added"
 """On replicas that came after the platform was up."""
 INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
@@ -52,7 +51,7 @@ def pod(spec: WorkloadSpec, image: str, added: bool, traced: bool) -> Document:
     labels = {
         "app": spec.app,
         "version": spec.version,
-        KIND_LABEL: spec.program,
+        replicas.KIND_LABEL: spec.program,
         **({ADDED_LABEL: "true"} if added else {}),
         **({LOCALITY: spec.locality.replace("/", ".")} if spec.locality else {}),
         "sidecar.istio.io/inject": "true" if spec.mesh else "false",
@@ -180,7 +179,7 @@ def workload(found: Mapping[str, Any]) -> Workload:
 def is_ours(found: Mapping[str, Any]) -> bool:
     """Whether a pod is a replica that scenarios may know."""
     labels = found["metadata"].get("labels") or {}
-    return _is_running(found) and (KIND_LABEL in labels or is_served(found))
+    return _is_running(found) and (replicas.KIND_LABEL in labels or is_served(found))
 
 
 def is_served(found: Mapping[str, Any]) -> bool:

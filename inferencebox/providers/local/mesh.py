@@ -38,7 +38,6 @@ ISTIOD_ENV = {
     "PILOT_ENABLE_METADATA_EXCHANGE": "false",  # nor is istio.metadata_exchange
     "PILOT_ENABLE_GATEWAY_API": "false",  # tier 2 is an Istio Gateway; Gateway API objects are tier 1's
     "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL": "5s",  # SEC-17: a rolled key must be known at both tiers within minutes
-    "PILOT_DEBOUNCE_AFTER": "50ms",
     "INJECTION_WEBHOOK_CONFIG_NAME": "",
     "VALIDATION_WEBHOOK_CONFIG_NAME": "",
     "ENABLE_LEADER_ELECTION": "false",

@@ -48,6 +48,10 @@ stdout_logfile=NONE
 stderr_logfile=NONE
 """
 
+OUT_OF_FILES = "too many open files"
+MORE_FILES = "end other platforms (ibox down --all), or let users watch more: sysctl fs.inotify.max_user_instances=512"
+"""Agents watch files by inotify, of which a user has 128 instances on most systems; open files themselves are many."""
+
 STATES = {"RUNNING": "running", "STARTING": "running", "STOPPED": "stopped", "STOPPING": "stopped"}
 
 
@@ -162,7 +166,9 @@ class Supervisor:
         """Raise with the last line of its log if this program keeps ending."""
         entry = self._rpc.getProcessInfo(name)
         if entry["statename"] in ("FATAL", "EXITED", "BACKOFF"):
-            raise SetupProblem(f"{name} does not stay up: {self.last_words(name)}", f"read {self.log(name)}")
+            words = self.last_words(name)
+            fix = MORE_FILES if OUT_OF_FILES in words else f"read {self.log(name)}"
+            raise SetupProblem(f"{name} does not stay up: {words}", fix)
 
     def last_words(self, name: str) -> str:
         try:

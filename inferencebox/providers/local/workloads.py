@@ -26,7 +26,7 @@ def place(specs: Sequence[WorkloadSpec], taken: Iterable[str]) -> list[Workload]
 
 
 def _placed(spec: WorkloadSpec, address: str) -> Workload:
-    labels = {"app": spec.app, "version": spec.version, **spec.labels}
+    labels = {"app": spec.app, "version": spec.version, replicas.KIND_LABEL: spec.program, **spec.labels}
     labels |= IN_MESH_LABEL if spec.mesh else {}
     labels |= {SERVED_LABEL: spec.app} if spec.program == "model" else {}
     return Workload(
