@@ -11,11 +11,11 @@ import pytest
 import yaml
 from management.tokens import QUERY
 
-from fixtures.telemetry import quickened
+from fixtures.telemetry import in_a_drill, quickened, some
 from inferencebox import policies
 from inferencebox.paths import manifests_dir
 from inferencebox.pki import Authority
-from inferencebox.probes.prometheus import grown, nearly
+from inferencebox.probes.prometheus import Vector, grown, nearly
 from inferencebox.programs import provide
 from inferencebox.programs.progress import Silent
 from inferencebox.providers.kubernetes import makers, targets
@@ -101,6 +101,25 @@ def test_a_drill_does_not_raise_an_alert_for_what_starts_or_goes() -> None:
 
 def test_a_drill_leaves_recorded_series_without_a_duration_alone() -> None:
     assert quickened([{"type": "recording", "name": "renamed", "query": "original"}]) == []
+
+
+@pytest.mark.parametrize(
+    ("promised", "query", "duration", "seconds"),
+    [
+        (480, "histogram_quantile(0.95, rate(x_bucket[5m])) > 1", 120, 100),
+        (120, "up == 0", 60, 75),
+    ],
+)
+def test_what_a_drill_takes_off_a_rule_is_taken_off_its_promise(
+    promised: float, query: str, duration: float, seconds: float
+) -> None:
+    assert in_a_drill(promised, {"query": query, "duration": duration}, factor=12) == seconds
+
+
+def test_a_quantile_of_nothing_is_no_data() -> None:
+    key = (("model", "nobody-asked"),)
+    assert some()(Vector("quantile", {key: 0.0})) is None
+    assert some()(Vector("quantile", {key: float("nan")})) is not None
 
 
 def test_the_configuration_that_local_makes_is_valid(promtool: Path, tmp_path: Path) -> None:

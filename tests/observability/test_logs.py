@@ -7,7 +7,7 @@ from fixtures.gateway import Gateway
 from fixtures.management import Management
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
-from fixtures.telemetry import OwnIris, grafana_of
+from fixtures.telemetry import OwnIris, grafana_of, own_prediction
 from fixtures.tenants import Tenant
 from inferencebox.checks import answered, at_least, equals, length, refused, that
 from inferencebox.platform import Platform
@@ -18,8 +18,9 @@ from inferencebox.waiting import Timeouts, consistently, eventually
 
 @scenario("OBS-13", needs=("loki", "models"), sabotage="audit.collector-stopped", seconds=25)
 def test_a_models_line_is_in_loki_within_a_minute(
-    own_iris: OwnIris, gateway: Gateway, tenant_a: Tenant, platform: Platform, log_store: Loki, story: Story
-) -> None:
+    own_iris: OwnIris, gateway: Gateway, tenant_a: Tenant, tenant_b: Tenant, platform: Platform, log_store: Loki,
+    story: Story,
+) -> None:  # fmt: skip
     """What a model's server says of a request is in Loki within a minute, for its tenant and for nobody else's."""
     began = time.time()
     model = own_iris("own-talking")
@@ -32,9 +33,15 @@ def test_a_models_line_is_in_loki_within_a_minute(
         )
         sources = {line.labels["source"] for line in lines}
         assert sources == {pod.name for pod in model.pods}, f"written by {sources}"
-    with story.then("its tenant has it too, and no other tenant"):
-        own, others = (Loki(log_store.endpoint, tenant) for tenant in ("tenant-a", "tenant-b"))
+    own, others = (Loki(log_store.endpoint, tenant) for tenant in ("tenant-a", "tenant-b"))
+    with story.then("its tenant has it too"):
         eventually(own.lines(query, since=began), length(at_least(1)), within=Timeouts.current().log_line, every=0.5)
+    with story.then("another tenant has what its own model says later"):
+        asked = time.time()
+        eventually(own_prediction(gateway, tenant_b), answered(200))
+        theirs = others.lines(f'{{log="model", tenant="tenant-b"}} |= "{tenant_b.model.name}:predict"', since=asked)
+        eventually(theirs, length(at_least(1)), within=Timeouts.current().log_line, every=0.5)
+    with story.then("and not that line"):
         consistently(others.lines(f'{{log=~".+"}} |= "{model.name}"', since=began), length(equals(0)), seconds=3)
     if why := platform.capabilities.get("grafana"):
         not_exercised(f"the line is in Loki; whether Grafana shows it: {why}")

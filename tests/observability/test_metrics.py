@@ -16,12 +16,22 @@ from inferencebox.platform import Platform
 from inferencebox.probes.http import Call
 from inferencebox.probes.prometheus import Prometheus, Vector
 from inferencebox.traffic import burst
-from inferencebox.waiting import Timeouts, consistently, eventually
+from inferencebox.waiting import Timeouts, confirm, consistently, eventually
 
 SETTLED: Any = {"within": Timeouts.current().metric, "every": 1.0}
 
 
 JOBS = {"kserve-model", "mesh", "tier-1", "istiod", "chargeback", "jaeger", "alertmanager", "prometheus"}
+PARTS = {"prometheus", "alertmanager", "jaeger", "chargeback", "alert-sink"}
+HEALTH = {
+    "prometheus": "/-/ready",
+    "alertmanager": "/-/ready",
+    "jaeger": "/api/services",
+    "prom-label-proxy": "/healthz",
+    "chargeback": "/health",
+    "alert-sink": "/health",
+}
+"""Where each entrance of telemetry says that it is well. The log collector has none; it is a target of job `logs`."""
 
 
 @scenario(
@@ -35,12 +45,13 @@ def test_telemetry_is_healthy_and_sees_every_part(platform: Platform, metrics: P
     """Prometheus, Alertmanager, Jaeger and Loki answer, and every part that should be watched is."""
     missing = {name: why for name in ("loki", "grafana", "kiali") if (why := platform.capabilities.get(name))}
     with_logs = "loki" not in missing
-    with story("Each answers at its health address"):
-        parts = ("prometheus", "alertmanager", "jaeger", "chargeback", "alert-sink")
-        for name in (*parts, "loki", "log-collector") if with_logs else parts:
-            assert {part.name: part.state for part in platform.components()}.get(name) == "running", (
-                f"{name} does not run"
-            )
+    with story("Each part runs"):
+        running = {part.name for part in platform.components() if part.state == "running"}
+        wanted = PARTS | {"loki", "log-collector"} if with_logs else PARTS
+        assert wanted <= running, f"{', '.join(sorted(wanted - running))}: not running"
+    with story("and answers at its health address"):
+        for name, path in (HEALTH | {"loki": "/ready"} if with_logs else HEALTH).items():
+            eventually(Call("GET", platform.endpoint(name), path).called(f"the health of {name}"), answered(200))
     if "grafana" not in missing:
         with story("Grafana says that its database is in order"):
             eventually(grafana_of(platform).get("/api/health"), answered(200) & body_json("database", equals("ok")))
@@ -95,8 +106,7 @@ def test_fifty_requests_are_fifty_in_every_counter(
         "KServe": f'request_predict_seconds_count{{model_name="{model.name}"}}',
     }
     with story.given("what the first requests to the new model have been counted as"):
-        for query in counters.values():
-            settled(metrics, query)
+        settled(metrics, *counters.values())
         before = {where: metrics.growth(query) for where, query in counters.items()}
     with story.when("fifty requests are answered"):
         sent = burst(gateway.predict(model, tenant_a.token), 50, parallel=5)
@@ -108,15 +118,22 @@ def test_fifty_requests_are_fifty_in_every_counter(
         consistently(before["KServe"], total(50), seconds=6, every=2)
 
 
-def settled(metrics: Prometheus, query: str) -> None:
-    """Waits until a counter is there and no longer grows."""
-    seen: list[float] = []
+def settled(metrics: Prometheus, *queries: str) -> None:
+    """Waits until counters are there and no longer grow."""
+    seen: list[list[float]] = []
 
     def ask() -> bool:
-        seen.append(metrics.query(query).total)
-        return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3] > 0
+        seen.append([metrics.query(query).total for query in queries])
+        return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3] and min(seen[-1]) > 0
 
     eventually(ask, equals(True), within=Timeouts.current().metric, every=3)
+
+
+def caught_up(metrics: Prometheus, job: str) -> None:
+    """Waits until each target of a job was scraped once more: what they have counted until now is known then."""
+    now = metrics.query("vector(time())").total
+    scraped = metrics.ask(f'min(timestamp(up{{job="{job}"}}))')
+    eventually(scraped, that("a scrape since", lambda seen: seen.total > now), **SETTLED)
 
 
 @scenario("OBS-03", needs=("prometheus", "ai-gateway", "models"), sabotage="metrics.tier-1-uncounted", seconds=20)
@@ -201,16 +218,32 @@ def test_an_overload_shows_as_errors_and_as_the_breaker(
     """Requests that the circuit breaker refuses are counted as errors, with the breaker as the reason."""
     model = own_model("tenant-a")
     slow = gateway.predict(model, tenant_a.token, headers=(("x-stub-delay-ms", "1500"),), timeout=30)
-    refusals = metrics.growth(f'ai_model_requests_total{{model="{model.name}", response_flags=~".*UO.*"}}')
+    mine = f'model="{model.name}"'
+    with story.given("what the first requests to the new model have been counted as"):
+        caught_up(metrics, "tier-1")
+        answers = metrics.growth(f"ai_model_requests_total{{{mine}}}")
+        refusals = metrics.growth(f'ai_model_requests_total{{{mine}, response_flags=~".*UO.*"}}')
     with story.when("many more requests come at once than the breaker lets through"):
         sent = burst(slow, 330)
         refused_ones = sent.by_status.get("503", 0)
         assert refused_ones > 0, f"the breaker refused nobody: {sent}"
     with story.then("as many are counted with the breaker's flag as were refused"):
         eventually(refusals, total(refused_ones), **SETTLED)
+    with story.then("and every request under the status that it had: the share of errors is the one that was met"):
+        eventually(lambda: by_status(answers()), equals(sent.by_status), **SETTLED)
 
 
-@scenario("OBS-15", needs=("prometheus", "gateway"), sabotage="metrics.tier-1-uncounted", seconds=40)
+def by_status(counted: Vector) -> dict[str, float]:
+    """How many requests were counted under each status; those under which none was are left out."""
+    return {status: number for (status,), number in counted.by("response_code").items() if number}
+
+
+@scenario(
+    "OBS-15",
+    needs=("prometheus", "gateway"),
+    sabotage=("metrics.tier-1-uncounted", "metrics.failures-unseen"),
+    seconds=40,
+)
 def test_the_sla_ratio_drops_when_requests_fail(
     own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, metrics: Prometheus, story: Story
 ) -> None:
@@ -240,10 +273,11 @@ def test_the_sla_ratio_drops_when_requests_fail(
 
 
 @scenario(
-    "TEN-12", needs=("prometheus", "chargeback", "ai-gateway", "models"), sabotage="chargeback.stopped", seconds=30
+    "TEN-12", needs=("prometheus", "chargeback", "ai-gateway", "models"), sabotage="chargeback.stopped", seconds=35
 )
 def test_usage_is_what_was_sent(
     own_iris: OwnIris,
+    own_model: OwnModelFactory,
     gateway: Gateway,
     tenant_a: Tenant,
     tenant_b: Tenant,
@@ -252,24 +286,29 @@ def test_usage_is_what_was_sent(
     story: Story,
 ) -> None:
     """Requests, tokens and CPU seconds that a tenant is charged for are those that were used, within 2 %."""
-    model = own_iris("own-charged")
-    requests = metrics.growth(f'tenant_usage_requests_total{{tenant="tenant-a", model="{model.name}"}}')
-    settled(metrics, f'tenant_usage_requests_total{{tenant="tenant-a", model="{model.name}"}}')
-    requests = metrics.growth(requests.query)
-    tokens = metrics.growth('tenant_usage_tokens_total{tenant="tenant-b", model="tiny-llm-b"}')
+    # nobody else asks them; once requests to the second are charged for, all first chats with the first are
+    talker, model = own_model("tenant-b", api="openai"), own_iris("own-charged")
+    chat = gateway.chat(talker, tenant_b.token)
+    charges = (
+        f'tenant_usage_requests_total{{model="{model.name}"}}',
+        f'tenant_usage_tokens_total{{model="{talker.name}"}}',
+    )
+    with story.given("what the first requests to the new models were charged at"):
+        settled(metrics, *charges)
+        requests, tokens = map(metrics.growth, charges)
     with story.when("a hundred predictions and ten chats are answered"):
         assert burst(gateway.predict(model, tenant_a.token), 100, parallel=5).errors == 0
-        said = [
-            eventually(gateway.chat("tiny-llm-b", tenant_b.token), answered(200)).json()["usage"]["total_tokens"]
-            for _ in range(10)
-        ]
-    with story.then("the tenant is charged for a hundred requests"):
+        said = [eventually(chat, answered(200)).json()["usage"]["total_tokens"] for _ in range(10)]
+    with story.then("one tenant, and nobody else, is charged for a hundred requests"):
         eventually(requests, total(100, 0.02), **SETTLED)
-    with story.then("for the tokens that the replies named, or more where others ask too"):
-        eventually(
-            tokens, that(f"{0.98 * sum(said):g} or more", lambda seen: seen.total >= 0.98 * sum(said)), **SETTLED
-        )
-    with story.then("and for the CPU seconds that the model's process has really used"):
+        assert requests().labels("tenant") == {"tenant-a"}
+    with story.then("the other for the tokens that the replies named, no fewer and no more"):
+        eventually(tokens, total(sum(said), 0.02), **SETTLED)
+        assert tokens().labels("tenant") == {"tenant-b"}
+    with story("and no more come after them"):
+        consistently(requests, total(100, 0.02), seconds=6, every=2)
+        confirm(tokens(), total(sum(said), 0.02))
+    with story.then("and the first for the CPU seconds that the model's process has really used"):
         used = metrics.ask(f'tenant_usage_cpu_seconds_total{{tenant="tenant-a", model="{model.name}"}}')
         pod = model.pods[0]
 
