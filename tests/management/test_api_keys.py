@@ -20,7 +20,7 @@ def test_a_key_opens_its_own_model_only(publishing, tenant_a, tenant_b, tenant_c
     """A published route takes its own key; no key or a wrong one is 401; another model's key or another tenant 403."""
     found, other = publishing("tenant-a"), publishing("tenant-a", model=tenant_a.model)
     with story.given("two published models of one tenant, each with its own key"):
-        confirm(found.ask()(), answered(200) & served_by(found.model))
+        good = confirm(found.ask()(), answered(200) & served_by(found.model))
         confirm(other.ask()(), answered(200) & served_by(other.model))
     sent = []
     with story.then("without a key, or with one that is nobody's, there is no answer"):
@@ -31,7 +31,8 @@ def test_a_key_opens_its_own_model_only(publishing, tenant_a, tenant_b, tenant_c
     with story.then("each key is refused at the other model"):
         sent.append(confirm(found.ask(other.key)(), NOT_THIS_ONE))
         confirm(other.ask(found.key)(), NOT_THIS_ONE)
-    with story.then("nothing of that reached the model"):
+    with story.then("nothing of that reached the model, which knows of the request that it answered"):
+        assert found.model.reached_by([good])
         assert not (reached := found.model.reached_by(sent)), reached
     with story.when("only tenant B is allowed, with a token that says so"):
         only_b = {"requireApiKey": True, "allowedTenants": ["tenant-b"]}
@@ -115,7 +116,7 @@ def test_any_value_is_no_key(api, publishing, story):
     found = publishing("tenant-a" if api == "kserve" else "tenant-b", api=api)
     ask = found.chat if api == "openai" else found.ask
     with story.given("the right key opens it"):
-        eventually(ask(), answered(200) & served_by(found.model), streak=3)
+        good = eventually(ask(), answered(200) & served_by(found.model), streak=3)
     sent = []
     with story.then("no other value does"):
         for value in ANY_KEYS:
@@ -136,5 +137,6 @@ def test_any_value_is_no_key(api, publishing, story):
         both = ask("x").adding(("x-api-key", right))()
         assert both.status in (200, 401), both
         sent += [both] if both.status == 401 else []
-    with story.then("and nothing of it reached the model"):
+    with story.then("and nothing of it reached the model, which knows of the request that it answered"):
+        assert found.model.reached_by([good])
         assert not (reached := found.model.reached_by(sent)), reached

@@ -11,9 +11,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 
+from fixtures.commands import run
 from fixtures.management import leftovers, secret, unhurried
 from fixtures.scenario import not_exercised, scenario
 from inferencebox.checks import Check, answered, at_least, body_json, equals, present, refused, served_by, that
@@ -147,22 +149,38 @@ RUN = {
     "javascript": (["node"], "example.mjs"),
     "go": (["go", "run"], "example.go"),
 }
+COMPILE = {"go": ["go", "build", "-o", os.devnull]}
+COMPILE_SECONDS = 600
+ANSWERS = {"kserve": "predictions", "openai": "choices"}
+SAMPLES = {"kserve": {"sampleInput": json.dumps({"instances": [[5.1, 3.5, 1.4, 0.2]]})}, "openai": None}
 
 
-@scenario("MGT-25", needs=(*NEEDS, "gateway.tls"), sabotage="publishing.wrong-host", seconds=20)
+@scenario(
+    "MGT-25",
+    needs=(*NEEDS, "gateway.tls", "ai-gateway"),
+    sabotage=("publishing.wrong-host", "publishing.openai-wrong-host"),
+    seconds=20,
+)
+@pytest.mark.parametrize("api", ANSWERS)
 @pytest.mark.parametrize("language", RUN)
-def test_each_example_runs(language, platform, publishing, secure_gateway, tmp_path, story):
+def test_each_example_runs(language, api, platform, publishing, secure_gateway, tmp_path, story):
     """The documentation of a published model has an example in each language; each runs as it stands."""
     command, file = RUN[language]
     if language in ("javascript", "go") and not shutil.which(command[0]):
         not_exercised(f"no {command[0]} on this machine")
-    found = publishing("tenant-a", metadata={"sampleInput": json.dumps({"instances": [[5.1, 3.5, 1.4, 0.2]]})})
+    tenant = "tenant-a" if api == "kserve" else "tenant-b"
+    found = publishing(tenant, api=api, metadata=SAMPLES[api])
     told = found.told["documentation"]
     text = told["sdkExamples"][language]
     with story.given("the example as it is given, with no key in it"):
         assert told["endpointUrl"] in text
         assert str.__str__(found.key) not in json.dumps(told)
         (tmp_path / file).write_text(text)
+    if compiling := COMPILE.get(language):
+        with story.given(
+            "and compiled, with what it needs of the language's library: a minute or two, once on a machine"
+        ):
+            run(*compiling, file, timeout=COMPILE_SECONDS, cwd=tmp_path)
     with story.when("it is run"), names_of(secure_gateway.endpoint) as proxy:
         authority = str(platform.edge_ca)
         (tmp_path / "names.cjs").write_text(NAMES_FOR_NODE % secure_gateway.endpoint.port)
@@ -178,27 +196,55 @@ def test_each_example_runs(language, platform, publishing, secure_gateway, tmp_p
         )
     with story.then("it prints the model's answer"):
         assert done.returncode == 0, redact_text(done.stderr)[-600:]
-        assert "predictions" in done.stdout, redact_text(done.stdout)[-300:]
+        assert ANSWERS[api] in done.stdout, redact_text(done.stdout)[-300:]
+    with story.then("the example request, with the key in its place, gets it too"):
+        (request,) = told["exampleRequests"]
+        key = str.__str__(found.key)
+        example = secure_gateway.at(found.host).call(
+            request["method"],
+            urlsplit(request["url"]).path,
+            headers=[(name, value.replace("$API_KEY", key)) for name, value in request["headers"].items()],
+            json=request["body"],
+            ca=platform.edge_ca,
+            sni=found.host,
+        )
+        assert request["url"] == told["endpointUrl"] == f"https://{found.host}{example.path}"
+        confirm(example(), answered(200) & served_by(found.model) & body_json(ANSWERS[api], present()))
 
 
 # --- MGT-26, MGT-36 -------------------------------------------------------------------------------------------------
 
 
+SENT = 23
+
+
 @scenario("MGT-26", needs=NEEDS, sabotage="keys.unchecked", seconds=12)
-def test_usage_is_counted(publishing, platform, story):
+def test_usage_is_counted(publishing, management, story):
     """The usage that a publication shows is the number of requests sent with its key."""
     found = publishing("tenant-a")
     usage = found.by.published(found.model.name)
-    before = confirm(usage(), answered(200)).json()["usage"]["totalRequests"]
-    with story.when("23 requests are sent, and some with a wrong key"):
-        for _ in range(23):
+    with story.given("what was counted so far, and a later second than that of its last request"):
+        before = confirm(usage(), answered(200)).json()["usage"]
+        last = before["lastAccessTime"] or ""
+        later = body_json("timestamp", that(f"later than {last}", lambda now: now > last))
+        now = eventually(management.anonymous.get("/health"), answered(200) & later).json()["timestamp"]
+    with story.when(f"{SENT} requests are sent, and some with a wrong key"):
+        for _ in range(SENT):
             confirm(found.ask(quiet=True)(), answered(200))
         for _ in range(5):
             confirm(found.ask("wrong", quiet=True)(), refused(401))
-    counted = body_json("usage.totalRequests", equals(before + 23)) & body_json("usage.lastAccessTime", present())
-    counted &= body_json("usage.requestsToday", that("as many", lambda n: 0 < n <= before + 23))
+
+    def today(used):
+        """All of them and those before, unless a new day (in UTC) has begun meanwhile."""
+        if used["lastAccessTime"][:10] != last[:10]:
+            return 0 < used["requestsToday"] <= SENT
+        return used["requestsToday"] == before["requestsToday"] + SENT
+
+    counted = body_json("usage.totalRequests", equals(before["totalRequests"] + SENT))
+    counted &= body_json("usage.lastAccessTime", at_least(now))
+    counted &= body_json("usage", that(f"{SENT} more today", today))
     counted &= body_json("usage.tokensUsed", equals(None))  # it has none
-    with story.then("23 more are counted"):
+    with story.then(f"{SENT} more are counted"):
         confirm(usage(), answered(200) & counted)
 
 
