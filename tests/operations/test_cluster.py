@@ -7,6 +7,7 @@ import time
 import pytest
 import yaml
 
+from fixtures.nodes import are_ours, with_kubelets
 from fixtures.scenario import not_exercised, scenario
 from inferencebox.checks import equals, that
 from inferencebox.programs import provide
@@ -22,8 +23,8 @@ ANALYZE_SECONDS = 120.0
 @pytest.mark.parametrize("what", ["names", "roles"])
 def test_the_cluster_is_called_and_made_as_promised(platform, kube, what, story):
     """The cluster is `inference-in-a-box`, its context has kind's name for it, one node leads and two work."""
-    nodes = kube.list("nodes").require()["items"]
-    if not all(node["spec"].get("providerID", "").startswith("kind://") for node in nodes):
+    nodes = with_kubelets(kube)
+    if not are_ours(nodes):
         not_exercised("this cluster is somebody's own: what it is called and made of is not for us to say")
     leading = [node for node in nodes if f"{ROLE}control-plane" in node["metadata"]["labels"]]
     if what == "names":

@@ -19,6 +19,7 @@ from inferencebox.paths import project_root
 DOCUMENTS = (
     "README.md",
     "docs/architecture.md",
+    "docs/figures.md",
     "docs/providers.md",
     "docs/releases.md",
     "docs/results.md",
@@ -147,7 +148,8 @@ def test_the_documents_hold_what_they_say(story):
     with story.then("the documents are there and say something"):
         missing = [name for name in DOCUMENTS if not (root / name).is_file() or len((root / name).read_text()) < 200]
         assert not missing, f"missing or empty: {', '.join(missing)}"
-    texts = {name: (root / name).read_text() for name in DOCUMENTS}
+    more = {str(path.relative_to(root)) for path in (root / "docs").glob("*.md")}
+    texts = {name: (root / name).read_text() for name in sorted({*DOCUMENTS, *more})}
     with story.then("their links to other files lead there"):
         broken = [
             f"{name} -> {target}"

@@ -1,29 +1,37 @@
 """One command brings a platform up, the same command changes nothing, one command leaves nothing."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from fixtures.commands import run_ibox
 from fixtures.gateway import Gateway
-from fixtures.scenario import scenario
+from fixtures.scenario import not_exercised, scenario
 from inferencebox import command_line
 from inferencebox.checks import answered, at_most, body_json, equals, no_connection, present
+from inferencebox.errors import SetupProblem
 from inferencebox.identity import DemoTokens
 from inferencebox.paths import project_root
 from inferencebox.platform import Endpoint
 from inferencebox.probes.http import Call
 from inferencebox.probes.kubernetes import Kube
-from inferencebox.waiting import Timeouts, eventually
+from inferencebox.providers.kind import cluster, engine, node
+from inferencebox.providers.kind.engine import Engine
+from inferencebox.release import DEFAULT_RELEASE, Release
+from inferencebox.waiting import Timeouts, confirm, eventually
 
 MINUTES = 60
+ENVIRONMENT = 2
 KINDS = ("httproute", "gateway", "securitypolicy", "backendtrafficpolicy", "virtualservice", "authorizationpolicy")
 INSTANCE = "own"
 
@@ -34,11 +42,13 @@ class Own:
 
     root: Path
 
-    def ibox(self, *words):
-        return run_ibox(*words, "--instance", INSTANCE, timeout=20 * MINUTES, IBOX_STATE=str(self.root))
+    def ibox(self, *words, instance=INSTANCE):
+        return run_ibox(*words, "--instance", instance, timeout=20 * MINUTES, IBOX_STATE=str(self.root))
 
     def up(self):
         done = self.ibox("up", "--models", "stub")
+        if done.returncode == ENVIRONMENT:
+            raise SetupProblem(f"ibox up: {done.stderr.strip()}", "see the step before")
         assert done.returncode == 0, f"ibox up: exit {done.returncode}: {done.stderr.strip()}"
         return done
 
@@ -116,6 +126,7 @@ def objects(kube):
     "OPS-02",
     why_no_sabotage="it brings a platform of its own up, which nobody can have broken before",
     group="own-platform",
+    exclusive=True,
     seconds=60,
 )
 def test_one_command_brings_the_platform_up(own, story):
@@ -151,14 +162,36 @@ def test_one_command_brings_the_platform_up(own, story):
         eventually(ask, answered(200))
 
 
+@contextlib.contextmanager
+def killed(root, *words):
+    """`ibox up` with these words, for as long as the block takes; then it is killed. Gives its process."""
+    start = subprocess.Popen(
+        command_line.ibox("up", "--models", "stub", *words),
+        env={**os.environ, "IBOX_STATE": str(root)},
+        cwd=project_root(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield start
+    finally:
+        start.send_signal(signal.SIGKILL)
+        start.wait()
+
+
 @scenario(
     "OPS-10",
     why_no_sabotage="it takes a platform of its own down, which nobody can have broken before",
     group="own-platform",
+    exclusive=True,
     seconds=25,
 )
-def test_nothing_is_left_behind(own, story):
-    """After ibox down there is no process, mount, socket or file of it left; also after a start that was killed."""
+@pytest.mark.parametrize("made_of", ["processes", "containers"])
+def test_nothing_is_left_behind(own, made_of, story):
+    """After ibox down there is no process, container, mount or file of it left; also after a start that was killed."""
+    if made_of == "containers":
+        no_container_is_left(own, story)
+        return
     with story.given("a platform that is up"):
         own.up()
         endpoints = own.endpoints()
@@ -175,24 +208,83 @@ def test_nothing_is_left_behind(own, story):
     with story.then("down again is no error"):
         assert own.ibox("down").returncode == 0, "ibox down on nothing failed"
     with story.when("a start is killed in the middle"):
-        start = subprocess.Popen(
-            command_line.ibox("up", "--models", "stub", "--instance", INSTANCE),
-            env={**os.environ, "IBOX_STATE": str(own.root)},
-            cwd=project_root(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
+        with killed(own.root, "--instance", INSTANCE):
             eventually(lambda: len(own.processes()) > 5, equals(True), within=Timeouts.current().ready)
-        finally:
-            start.send_signal(signal.SIGKILL)
-            start.wait()
         half = own.processes()
         story.note("left by the killed start", f"{len(half)} processes")
         assert half, "the killed start left nothing to clear"
     with story.then("ibox down clears that too"):
         assert own.ibox("down").returncode == 0, "ibox down failed"
         assert_gone(own, half)
+
+
+@dataclass
+class OwnCluster:
+    """The containers of a Kind cluster of this test's own, as the engine knows them."""
+
+    engine: Engine
+    instance: str
+
+    def containers(self, *which):
+        """Numbers of those that are there, or of those of a state."""
+        label = f"label={cluster.NODE_LABEL}={cluster.name_of(self.instance)}"
+        filters = [word for name in (label, *which) for word in ("--filter", name)]
+        return self.engine.run("ps", "--all", "--quiet", *filters).split()
+
+    def volumes(self):
+        """Of those containers."""
+        names = "{{range .Mounts}}{{.Name}} {{end}}"
+        return set(self.engine.run("inspect", "--format", names, *self.containers()).split())
+
+    def left(self, volumes):
+        """What the engine still has of it, and of these volumes."""
+        return [*self.containers(), *(volumes & set(self.engine.run("volume", "ls", "--quiet").split()))]
+
+
+def engine_with_node_image():
+    """The engine of this machine, if a cluster can be begun there at once."""
+    try:
+        found = engine.find()
+    except SetupProblem as problem:
+        not_exercised(f"that no cluster and no container is left: {problem.what}")
+    tags = found.run("images", "--format", "{{.Tag}}").split()
+    if not any(tag.endswith(key) for tag in tags for key in node.keys(Release.load(DEFAULT_RELEASE))):
+        not_exercised("that no cluster and no container is left: no node image is made yet (ibox up --provider kind)")
+    return found
+
+
+def contexts():
+    """What kubectl knows of by itself on this machine."""
+    files = (os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")).split(os.pathsep)
+    found = [yaml.safe_load(Path(file).read_text()) or {} for file in files if Path(file).is_file()]
+    return sorted(each["name"] for config in found for each in config.get("contexts") or [])
+
+
+def no_container_is_left(own, story):
+    """A cluster is begun, no more: what takes a whole one away takes away the same containers."""
+    ours = OwnCluster(engine_with_node_image(), f"own-{uuid.uuid4().hex[:6]}")
+    before = contexts()
+    words = ("--provider", "kind", "--nodes", "1", "--no-telemetry", "--no-logs", "--instance", ours.instance)
+    try:
+        with story.when("ibox up makes a Kind cluster, and is killed when its node runs"):
+            with killed(own.root, *words) as start:
+
+                def begun():
+                    if start.poll() is not None:
+                        raise SetupProblem(f"ibox up ended with {start.returncode}", f"ibox up {' '.join(words)}")
+                    return ours.containers("status=running")
+
+                eventually(begun, present(), within=Timeouts.current().first_ready)
+            volumes = ours.volumes()
+            story.note("left by the killed start", f"{len(ours.containers())} containers, {len(volumes)} volumes")
+            assert ours.left(volumes), "the killed start left nothing to clear"
+    finally:
+        done = own.ibox("down", instance=ours.instance)
+    with story.then("ibox down leaves no container of it, no volume, no file and no context"):
+        assert done.returncode == 0, f"ibox down: exit {done.returncode}: {done.stderr.strip()}"
+        eventually(lambda: ours.left(volumes), equals([]), within=10)
+        eventually(lambda: [*own.root.glob(f"{ours.instance}*")], equals([]), within=10)
+        confirm(contexts(), equals(before))
 
 
 def assert_gone(own, processes):
