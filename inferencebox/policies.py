@@ -73,8 +73,8 @@ def mesh_access_log() -> str:
 
 
 def telemetry() -> list[Document]:
-    """Who may reach telemetry, the tenants' doors to it, and what is written down of its own traffic."""
-    files = ("access.yaml", "viewers.yaml", "own-traffic.yaml")
+    """Who may reach telemetry, the tenants' doors to it, what its proxies know and write down of its own traffic."""
+    files = ("access.yaml", "viewers.yaml", "sidecar.yaml", "own-traffic.yaml")
     return [document for file in files for document in load(manifests_dir() / "observability" / file)]
 
 
