@@ -57,9 +57,15 @@ class Benchmark:
         return f"p95 {1000 * self.p95:.1f} ms, {self.throughput:.1f} replies a second"
 
 
-def best_of(subject: Subject, rounds: Sequence[Load]) -> Benchmark:
-    """Of several rounds the best values: whatever else the machine does can only make a round worse."""
-    return Benchmark(subject, min(each.window.p95 for each in rounds), max(each.throughput for each in rounds))
+def typical(subject: Subject, rounds: Sequence[Load]) -> Benchmark:
+    """Of several rounds the medians: a moment in which the machine did something else, or nothing at all, decides
+    nothing. The best round does not do: 95 % of a hundred requests are few, and of three such figures the least is
+    luck, the more the wider they are spread."""
+    return Benchmark(
+        subject,
+        statistics.median(each.window.p95 for each in rounds),
+        statistics.median(each.throughput for each in rounds),
+    )
 
 
 def regressions(now: Benchmark, before: Sequence[Benchmark], tolerance: float = TOLERANCE) -> list[str]:

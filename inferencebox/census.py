@@ -24,7 +24,7 @@ def take(kube: Kube) -> Seen:
     return {
         "kubernetes": kube.version(),
         "nodes": {node["metadata"]["name"]: told for node in nodes if (told := _told(node))},
-        "images": sorted({image for pod in pods for image in _running(pod)}),
+        "images": sorted({image for pod in pods for image in running_images(pod)}),
     }
 
 
@@ -41,8 +41,11 @@ def _told(node: Mapping[str, Any]) -> dict[str, str]:
     return {name: about[field] for name, field in names.items()} if about.get("kubeletVersion") else {}
 
 
-def _running(pod: Mapping[str, Any]) -> Iterator[str]:
-    """References as the pod asks for them: a status may name what the node's store calls the image."""
+def running_images(pod: Mapping[str, Any]) -> Iterator[str]:
+    """What the containers of a pod that run now run from, sidecars that began before the others among them.
+
+    References as the pod asks for them: a status may name what the node's store calls the image.
+    """
     asked = {each["name"]: each["image"] for each in _of(pod["spec"], "initContainers", "containers")}
     for each in _of(pod.get("status") or {}, "initContainerStatuses", "containerStatuses"):
         if "running" in (each.get("state") or {}):

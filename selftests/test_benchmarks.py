@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from inferencebox.benchmarks import REMEMBERED, Benchmark, History, Subject, regressions
+from inferencebox.benchmarks import REMEMBERED, Benchmark, History, Subject, regressions, typical
+from inferencebox.load import Load
+from inferencebox.traffic import Sample, Window
 
 SUBJECT = Subject("local", "2026.11", "tenant-a/sklearn-iris", 4)
 USUAL = Benchmark(SUBJECT, p95=0.020, throughput=100.0, at=1.0)
@@ -30,3 +32,16 @@ def test_the_newest_runs_count_and_no_single_one():
     lucky = replace(USUAL, p95=0.001)
     assert regressions(USUAL, [USUAL, lucky, USUAL]) == []
     assert regressions(replace(USUAL, p95=0.040), [USUAL, *[replace(USUAL, p95=0.035)] * REMEMBERED]) == []
+
+
+def test_of_several_rounds_the_median_counts_however_good_or_bad_one_was():
+    rounds = [round_of(seconds) for seconds in (2.0, 0.5, 0.125)]
+    assert typical(SUBJECT, rounds).p95 == 0.5
+    assert typical(SUBJECT, rounds).throughput == rounds[1].throughput
+
+
+def round_of(seconds):
+    """One user who waits so long for each of ten replies."""
+    begins = [number * seconds for number in range(10)]
+    samples = tuple(Sample(begin, begin, begin + seconds, 200, None, "pod", "v1", None) for begin in begins)
+    return Load(Window(samples), users=1, seconds=10 * seconds)

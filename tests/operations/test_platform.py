@@ -9,6 +9,7 @@ from fixtures.nodes import are_ours, with_kubelets
 from fixtures.scenario import not_exercised, scenario
 from fixtures.telemetry import grafana_of
 from inferencebox import policies
+from inferencebox.census import running_images
 from inferencebox.checks import (
     answered,
     at_least,
@@ -79,10 +80,9 @@ def images_are_pinned(kube, release, story):
     ours = {each["metadata"]["name"] for each in kube.list("namespaces", labels=INSTANCE).items}
     with story.when("the running pods are asked for their images"):
         running = {
-            (pod["metadata"]["namespace"], container["image"])
+            (pod["metadata"]["namespace"], image)
             for pod in kube.list("pods").require()["items"]
-            if pod["status"].get("phase") == "Running"
-            for container in pod["spec"]["containers"]
+            for image in running_images(pod)
         }
         images = {image for _, image in running}
         note("images", "\n".join(sorted(images)))

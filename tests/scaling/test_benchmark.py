@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.options import reports_of
 from fixtures.scenario import scenario
-from inferencebox.benchmarks import History, Subject, best_of, regressions
+from inferencebox.benchmarks import History, Subject, regressions, typical
 from inferencebox.checks import equals, that
 from inferencebox.load import Load, load
 from inferencebox.probes.http import Call
@@ -36,9 +36,9 @@ def test_a_model_is_as_fast_as_it_was(platform, tenant_a, gateway, history, stor
         confirm(burst(call, WARM, parallel=USERS).by_status, equals({"200": WARM}))
         before = history.of(subject)
         story.note("measured before", "\n".join(map(str, before)) or "never on this machine")
-    with story.when(f"{USERS} users ask it, {ROUNDS} times {SECONDS:.0f} s; the best round counts"):
+    with story.when(f"{USERS} users ask it, {ROUNDS} times {SECONDS:.0f} s; the median counts"):
         rounds, slow_rounds = in_turns(call)
-        now, slow = best_of(subject, rounds), best_of(subject, slow_rounds)
+        now, slow = typical(subject, rounds), typical(subject, slow_rounds)
         story.note("measured now", str(now))
     with story.then("that is stored for the runs to come"):
         history.add(now)
@@ -48,7 +48,7 @@ def test_a_model_is_as_fast_as_it_was(platform, tenant_a, gateway, history, stor
         flagged = that("a regression that is told", lambda found: any("p95" in each for each in found))
         confirm(regressions(slow, [now]), flagged)
     with story.then("and so would one that kept each user waiting for twice as long: it gives half as much"):
-        halved = best_of(subject, [faultless(slowed(call, 2 * USERS / now.throughput))])
+        halved = typical(subject, [faultless(slowed(call, 2 * USERS / now.throughput))])
         story.note("measured of the one that gives half", str(halved))
         less = that("less throughput that is told", lambda found: any("replies a second" in each for each in found))
         confirm(regressions(halved, [now]), less)
