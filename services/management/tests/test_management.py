@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import itertools
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fastapi.testclient import TestClient
@@ -22,10 +25,10 @@ from management.app import create_app
 from management.console import parse
 from management.documentation import documentation
 from management.errors import ApiError
-from management.kube import Kube, KubeDown
+from management.kube import AI_BACKENDS, BACKENDS, PUBLICATIONS, SECRETS, Kube, KubeDown, Resource
 from management.limits import LoginAttempts, UserLimits
 from management.outbound import Outbound
-from management.publication import ACTIVE, Publication, everything, key_secret, objects
+from management.publication import ACTIVE, Publication, anchor, everything, key_secret, objects
 from management.publisher import Publisher
 from management.register import Register, clash
 from management.schemas import ConnectionSettings, PublishConfig
@@ -531,3 +534,75 @@ def test_a_setting_that_is_none_is_named() -> None:
         check=False,
     )  # fmt: skip
     assert (done.returncode, "MANAGEMENT_NONSENSE" in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
+# --- recovery
+
+
+class PlayedKube:
+    """Objects in memory, as the API keeps them; `after_listing` is what happens once claims have been listed."""
+
+    def __init__(self, *documents: dict[str, Any]) -> None:
+        self.kept: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.versions = itertools.count(1)
+        self.after_listing: Callable[[], None] = lambda: None
+        for document in documents:
+            self.put(document)
+
+    def put(self, document: dict[str, Any]) -> None:
+        metadata = document["metadata"] | {"resourceVersion": str(next(self.versions))}
+        self.kept[document["kind"], metadata["namespace"], metadata["name"]] = document | {"metadata": metadata}
+
+    async def all(self, resource: Resource, namespace: str | None = None, labels: str = "") -> list[dict[str, Any]]:
+        found = [each for (kind, *_), each in self.kept.items() if kind == KIND_OF[resource]]
+        if resource == PUBLICATIONS:
+            self.after_listing()
+        return found
+
+    async def find(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
+        return self.kept.get((KIND_OF[resource], namespace, name))
+
+    async def delete(self, resource: Resource, namespace: str, name: str, unchanged_since: int = 0) -> bool:
+        key = KIND_OF.get(resource, resource.plural), namespace, name
+        if key not in self.kept or unchanged_since not in (0, int(self.kept[key]["metadata"]["resourceVersion"])):
+            return False
+        del self.kept[key]
+        return True
+
+
+KIND_OF = {PUBLICATIONS: "PublishedModel", SECRETS: "Secret", BACKENDS: "Backend", AI_BACKENDS: "AIServiceBackend"}
+
+
+def recovered(kube: PlayedKube) -> set[str]:
+    """What kinds are left after the service has looked for what nobody is publishing any more."""
+    asyncio.run(Publisher(kube, Mock(), SETTINGS).recover())  # type: ignore[arg-type]  # as much of it as recovery uses
+    return {kind for kind, *_ in kube.kept}
+
+
+def claim(phase: str = "") -> dict[str, Any]:
+    return anchor(wished(), SETTINGS.instance) | ({"status": {"phase": phase}} if phase else {})
+
+
+def test_what_a_killed_service_left_half_published_is_taken_back() -> None:
+    assert recovered(PlayedKube(claim(), key_secret(wished(), [], SETTINGS))) == set()
+
+
+def test_what_became_active_while_recovery_was_looking_stays() -> None:
+    kube = PlayedKube(claim(), key_secret(wished(), [], SETTINGS))
+    kube.after_listing = lambda: kube.put(claim(ACTIVE))
+    assert recovered(kube) == {"PublishedModel", "Secret"}
+
+
+def test_what_was_published_after_recovery_had_listed_the_claims_stays() -> None:
+    kube = PlayedKube()
+
+    def publish() -> None:
+        kube.put(claim(ACTIVE))
+        kube.put(key_secret(wished(), [], SETTINGS))
+
+    kube.after_listing = publish
+    assert recovered(kube) == {"PublishedModel", "Secret"}
+
+
+def test_a_key_without_a_publication_is_removed() -> None:
+    assert recovered(PlayedKube(key_secret(wished(), [], SETTINGS))) == set()

@@ -133,12 +133,17 @@ class Kube:
         path = resource.path(namespace, name, subresource)
         return await self._send("PATCH", path, change, media="application/merge-patch+json")
 
-    async def delete(self, resource: Resource, namespace: str | None, name: str) -> bool:
-        """Whether there was such an object."""
+    async def delete(self, resource: Resource, namespace: str | None, name: str, unchanged_since: int = 0) -> bool:
+        """Whether there was such an object, and it was deleted.
+
+        Args:
+            unchanged_since: its resource version when it was judged; what has changed since stays. 0: whatever it is.
+        """
+        options = {"preconditions": {"resourceVersion": str(unchanged_since)}} if unchanged_since else None
         try:
-            await self._send("DELETE", resource.path(namespace, name))
+            await self._send("DELETE", resource.path(namespace, name), options)
         except KubeError as error:
-            if error.status == 404:
+            if error.status == 404 or (unchanged_since and error.status == 409):
                 return False
             raise
         return True

@@ -157,9 +157,9 @@ class Publisher:
                 continue
             if each.phase == REMOVING:
                 await self._remove(each)
-            elif each.phase == PUBLISHING and self._abandoned(each):
+            elif each.phase == PUBLISHING and self._abandoned(each) and await self._unclaim(each):
                 log.warning("taking back the half-published %s of %s", each.model, each.namespace)
-                await self._take_back(each)
+                await self._remove(each)
         await self._sweep({each.id for each in found})
 
     def _abandoned(self, publication: Publication) -> bool:
@@ -169,6 +169,10 @@ class Publisher:
         begun = datetime.fromisoformat(publication.created)
         return (datetime.now(UTC) - begun).total_seconds() > ABANDONED_SECONDS
 
+    async def _unclaim(self, publication: Publication) -> bool:
+        """Delete its claim, if it is as it was when it was listed: by now it may have become active."""
+        return await self.kube.delete(PUBLICATIONS, *publication.id, unchanged_since=publication.version)
+
     async def _sweep(self, known: set[tuple[str, str]]) -> None:
         """Secrets and backends are in other namespaces than their claim, where no owner reference reaches."""
         labels = ",".join(f"{name}={value}" for name, value in MANAGED.items())
@@ -177,9 +181,13 @@ class Publisher:
             for each in await self.kube.all(resource, namespace, labels):
                 name = each["metadata"]["name"]
                 owner, _, model = name.removesuffix(".published").partition(".")
-                if model and (owner, model) not in known and (owner, model) not in self._busy:
-                    log.warning("removing %s %s, which belongs to no publication", resource.plural, name)
-                    await self.kube.delete(resource, namespace, name)
+                if not model or (owner, model) in known or (owner, model) in self._busy:
+                    continue
+                # not known when the claims were listed: it may have been made since, and its claim before it
+                if await self.kube.find(PUBLICATIONS, owner, model) is None:
+                    version = int(each["metadata"].get("resourceVersion", "0"))
+                    if await self.kube.delete(resource, namespace, name, unchanged_since=version):
+                        log.warning("removed %s %s, which belonged to no publication", resource.plural, name)
 
     # --- steps
 
