@@ -1,7 +1,7 @@
 """Benchmarks of models and their history: what a model did before on the same machine, and whether it does worse now.
 
 The history is `history/benchmarks.jsonl` in the folder of reports, one JSON object a line, the oldest first. Only runs
-of the same subject are held against each other: same provider, release, machine, model and load.
+of the same subject are held against each other: same provider, release, machine, model, load and figure.
 """
 
 import json
@@ -29,6 +29,7 @@ class Subject:
     Args:
         users: how many asked at the same time.
         machine: what it ran on; figures of different machines say nothing about each other.
+        figure: which figure of its rounds stands for a run; a median says nothing about a best.
     """
 
     provider: str
@@ -36,6 +37,7 @@ class Subject:
     model: str
     users: int
     machine: str = field(default_factory=lambda: f"{machine.machine()}, {os.cpu_count()} CPUs")
+    figure: str = "median of rounds"
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,8 @@ from inferencebox.commands import (
     run,
     sabotage,
 )
-from inferencebox.errors import SetupProblem
+from inferencebox.errors import ENVIRONMENT, SetupProblem
 
-ENVIRONMENT_FAULT = 2
 COMMANDS = (platform, run, job, sabotage, nightly, report, compare, build, cache, bundle, engine, doctor, releases)
 
 app = typer.Typer(
@@ -52,7 +51,7 @@ def main() -> None:
         app()
     except SetupProblem as problem:
         Console(stderr=True).print(f"ibox: {problem}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(ENVIRONMENT_FAULT)
+        sys.exit(ENVIRONMENT)
 
 
 if __name__ == "__main__":

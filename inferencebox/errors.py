@@ -1,5 +1,8 @@
 """What is wrong with the environment, said once and in one way."""
 
+ENVIRONMENT = 2
+"""Exit code: the environment is at fault; nothing is said of the platform."""
+
 
 class SetupProblem(Exception):
     """The environment, not the platform, is at fault: exit code 2, verdict *error*.

@@ -160,6 +160,20 @@ def test_of_a_scenario_with_several_tests_the_worst_counts(tmp_path):
     assert verdicts(tmp_path)["A"].verdict == "failed"
 
 
+def test_the_tests_of_a_scenario_that_did_not_notice_are_named(tmp_path):
+    events = [
+        {"event": "verdict", "scenario": "A", "item": f"t.py::test_a[{by}]", "verdict": word, "seconds": 1}
+        for by, word in (("key", "passed"), ("token", "failed"), ("none", "not exercised"))
+    ]
+    (tmp_path / "run.jsonl").write_text("\n".join(map(json.dumps, events)))
+    seen = verdicts(tmp_path)["A"]
+    assert (seen.verdict, seen.stayed_green) == ("failed", ("[key]",))
+    outcome = Outcome("s", ["A"], {"A": seen})
+    Record(tmp_path).add(outcome)
+    assert yaml.safe_load((tmp_path / "kill-matrix.yaml").read_text())["stayed_green"] == {"s": {"A": ["[key]"]}}
+    assert Record.resume(tmp_path).outcomes == {"s": outcome}
+
+
 def test_what_leaves_something_out_after_steps_that_held_has_passed_in_part(tmp_path):
     events = [
         {"event": "step", "scenario": "A", "item": "a"},

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from inferencebox import providers
 from inferencebox.commands.platform import DEFAULT_INSTANCE, ContextOption, InstanceOption, KubeconfigOption
-from inferencebox.errors import SetupProblem
+from inferencebox.errors import ENVIRONMENT, SetupProblem
 from inferencebox.job.running import SuiteJob
 from inferencebox.journal import Journal
 from inferencebox.programs import shown
@@ -18,7 +18,6 @@ from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.providers.options import ClusterOptions, PlatformOptions
 from inferencebox.report.render import render
 
-ENVIRONMENT = 2
 EXAMPLES = """
 [bold]Examples[/bold]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from inferencebox.errors import SetupProblem
+from inferencebox.errors import ENVIRONMENT, SetupProblem
 from inferencebox.nightly.legs import changes, legs
 from inferencebox.nightly.night import run_night
 from inferencebox.nightly.page import headline, markdown, page
@@ -16,7 +16,6 @@ from inferencebox.paths import project_root
 from inferencebox.providers import PROVIDERS
 from inferencebox.release import Release
 
-ENVIRONMENT = 2
 EXAMPLES = """
 [bold]Examples[/bold]
 

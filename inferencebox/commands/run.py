@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from inferencebox import command_line
+from inferencebox.errors import ENVIRONMENT
 from inferencebox.paths import project_root
 
 SERVICES = ("jwt_server", "management", "model_server", "default_backend", "alert_sink", "chargeback")
@@ -16,7 +17,6 @@ SELFTESTS = ("selftests", *(f"services/{name}/tests" for name in SERVICES))
 WORKERS = 6
 """Three scenarios wait for a minute to pass and one brings a platform of its own up: beside them two can work."""
 REPORTS = Path("reports")
-ENVIRONMENT = 2
 
 Passed = Annotated[list[str] | None, typer.Argument(help="More arguments for pytest, after `--`.", show_default=False)]
 

@@ -45,6 +45,12 @@ class Outcome:
         return [name for name in self.expected if name in self.verdicts and self.verdicts[name].verdict != NOTICED]
 
     @property
+    def half_blind(self) -> dict[str, list[str]]:
+        """Scenarios that noticed, with those of their tests that did not: perhaps rightly, for a reader to judge."""
+        noticed = [name for name in self.expected if name in self.verdicts and name not in self.survived]
+        return {name: list(self.verdicts[name].stayed_green) for name in noticed if self.verdicts[name].stayed_green}
+
+    @property
     def unrelated(self) -> list[str]:
         """Bystanders that turned red."""
         return [
@@ -121,12 +127,17 @@ class Record:
                 name: {key: seen.first_line for key, seen in each.verdicts.items() if seen.verdict not in JUDGED_WELL}
                 for name, each in asked.items()
             },
+            "stayed_green": {name: each.half_blind for name, each in asked.items() if each.half_blind},
         }
 
 
 def _outcome(entry: Mapping[str, Any]) -> Outcome:
     known = {key: value for key, value in entry.items() if key not in ("verdict", "verdicts")}
-    return Outcome(**known, verdicts={name: Verdict(**seen) for name, seen in entry["verdicts"].items()})
+    return Outcome(**known, verdicts={name: _verdict(seen) for name, seen in entry["verdicts"].items()})
+
+
+def _verdict(entry: Mapping[str, Any]) -> Verdict:
+    return Verdict(**{**entry, "stayed_green": tuple(entry.get("stayed_green", ()))})
 
 
 def _write(file: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inferencebox.errors import SetupProblem
@@ -36,11 +36,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a scenario: passed, failed, error, not exercised, or (it gave none) missing."""
+    """What became of a scenario: passed, failed, error, not exercised, or (it gave none) missing.
+
+    Args:
+        stayed_green: of a scenario with several tests those that passed although another did not: `[parameter]`.
+    """
 
     verdict: str
     first_line: str = ""
     seconds: float = 0.0
+    stayed_green: tuple[str, ...] = ()
 
 
 def claims() -> dict[str, Claim]:
@@ -128,6 +133,7 @@ def judged(events: Iterable[Event]) -> dict[str, Verdict]:
     it claims to notice must break one of those steps.
     """
     found: dict[str, Verdict] = {}
+    green: dict[str, list[str]] = {}
     showed: set[object] = set()
     for event in events:
         if event["event"] == "step":
@@ -137,10 +143,21 @@ def judged(events: Iterable[Event]) -> dict[str, Verdict]:
         name, seconds = str(event["scenario"]), float(str(event["seconds"]))
         in_part = event["verdict"] == "not exercised" and event.get("item") in showed
         verdict = Verdict("passed" if in_part else str(event["verdict"]), str(event.get("reason", "")), seconds)
+        if verdict.verdict == "passed":
+            green.setdefault(name, []).append(_parameter(str(event.get("item", ""))))
         known = found.get(name)
         if known is None or WORST.index(verdict.verdict) < WORST.index(known.verdict):
             found[name] = verdict
-    return found
+    return {
+        name: seen if seen.verdict == "passed" else replace(seen, stayed_green=tuple(green.get(name, ())))
+        for name, seen in found.items()
+    }
+
+
+def _parameter(item: str) -> str:
+    """Of a test what tells it from the scenario's others: `[parameter]`, or its name."""
+    test = item.rpartition("::")[2]
+    return test[test.index("[") :] if "[" in test else test
 
 
 def _shared_out(chosen: Sequence[Claim], jobs: int) -> list[list[Claim]]:

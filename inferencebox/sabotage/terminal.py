@@ -40,6 +40,8 @@ class Terminal:
             expected, red = name in outcome.expected, seen.verdict not in JUDGED_WELL
             if expected and seen.verdict == NOTICED:
                 self._say(f"    {name} notices: {seen.first_line}", "green")
+                if seen.stayed_green:
+                    self._say(f"      but not its {', '.join(seen.stayed_green)}", "yellow")
             elif expected:
                 self._say(f"    {name} does not notice ({seen.verdict}) {seen.first_line}", "red")
             elif red and name in outcome.unrelated:

@@ -19,7 +19,7 @@ from fixtures.gateway import Gateway
 from fixtures.scenario import not_exercised, scenario
 from inferencebox import command_line
 from inferencebox.checks import answered, at_most, body_json, equals, no_connection, present
-from inferencebox.errors import SetupProblem
+from inferencebox.errors import ENVIRONMENT, SetupProblem
 from inferencebox.identity import DemoTokens
 from inferencebox.paths import project_root
 from inferencebox.platform import Endpoint
@@ -31,7 +31,6 @@ from inferencebox.release import DEFAULT_RELEASE, Release
 from inferencebox.waiting import Timeouts, confirm, eventually
 
 MINUTES = 60
-ENVIRONMENT = 2
 KINDS = ("httproute", "gateway", "securitypolicy", "backendtrafficpolicy", "virtualservice", "authorizationpolicy")
 INSTANCE = "own"
 

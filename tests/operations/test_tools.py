@@ -40,6 +40,7 @@ def machine(tmp_path):
     "OPS-01",
     why_no_sabotage="its subject is the machine before a platform exists; the test takes tools away itself",
     seconds=10,
+    exclusive=True,  # it times a command, most of whose seconds are the start of Python
 )
 def test_a_missing_tool_is_said_at_once(machine, story):
     """A tool that is missing or too old is named in one line with what to do, before anything is begun."""

@@ -99,6 +99,8 @@ class Gateways:
         command = [
             str(self.binaries["ai-gateway-controller"]),
             "-enableLeaderElection=false",
+            # At info it says each cluster and route that it completes, each time Envoy's configuration is made.
+            "-logLevel=warn",
             f"-tlsCertDir={self.home / 'webhook'}",
         ]
         return Program("ai-gateway-controller", command, pod="ai-gateway-controller", env=env, cwd=self.home)
