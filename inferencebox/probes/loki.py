@@ -16,8 +16,8 @@ import yaml
 from inferencebox import evidence
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint
+from inferencebox.probes.reading import TIMEOUT_SECONDS, read
 
-TIMEOUT_SECONDS = 20.0
 EVERYTHING = "platform"
 """The organisation of the platform's own people, which has every line."""
 LINES_AT_MOST = 1000
@@ -101,8 +101,7 @@ class Loki:
     def _ask(self, path: str, **params: Any) -> httpx.Response:
         url, headers = f"{self.endpoint.url}{path}", {"X-Scope-OrgID": self.organisation}
         try:
-            reply = httpx.get(url, params=params, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
-            return reply.raise_for_status()
+            return read(url, headers, **params).raise_for_status()
         except httpx.HTTPError as problem:
             raise SetupProblem(f"Loki does not answer {path} ({problem})", "see the log loki.log") from None
 

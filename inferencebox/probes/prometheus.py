@@ -15,8 +15,8 @@ import httpx
 from inferencebox import evidence
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint
+from inferencebox.probes.reading import read
 
-TIMEOUT_SECONDS = 20.0
 RELOAD_SECONDS = 30.0
 FAILED_WRITES = "prometheus_tsdb_wal_writes_failed_total "
 Labels = tuple[tuple[str, str], ...]
@@ -180,7 +180,7 @@ class Prometheus:
     def _reply(self, path: str, **params: Any) -> httpx.Response:
         url = f"{self.endpoint.url}{self.path}{path}"
         try:
-            return httpx.get(url, params=params, timeout=TIMEOUT_SECONDS, trust_env=False)
+            return read(url, **params)
         except httpx.HTTPError as problem:
             raise _silent(path, problem) from None
 

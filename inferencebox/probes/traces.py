@@ -12,8 +12,7 @@ import httpx
 from inferencebox import evidence
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint
-
-TIMEOUT_SECONDS = 20.0
+from inferencebox.probes.reading import read
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Jaeger:
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
         try:
-            reply = httpx.get(f"{self.endpoint.url}{path}", params=params, timeout=TIMEOUT_SECONDS, trust_env=False)
+            reply = read(f"{self.endpoint.url}{path}", **params)
             return {} if reply.status_code == 404 else dict(reply.raise_for_status().json())
         except (httpx.HTTPError, ValueError) as problem:
             raise SetupProblem(f"Jaeger does not answer {path} ({problem})", "see the log jaeger.log") from None

@@ -10,6 +10,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,8 @@ class Doorkeeper(ABC):
     async def _lead(self, target: tuple[str, int, str], outer: Streams) -> None:
         try:
             inner = await asyncio.wait_for(self.connect(*target), CONNECT_SECONDS)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as problem:
+            print(f"{target}: {type(problem).__name__} {problem}", file=sys.stderr, flush=True)  # the door's log
             reset(outer[1])
             return
         await carry(outer, inner)
