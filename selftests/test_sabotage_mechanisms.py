@@ -19,6 +19,7 @@ from inferencebox.sabotage.rules import (
     freeze_shares,
     ignore_headers,
     lift_limit,
+    share_bucket,
     swap_canary,
     swap_shares,
 )
@@ -275,8 +276,9 @@ def test_frozen_shares_stay_with_the_first():
     assert weights_of(document) == [100, 0]
 
 
-@pytest.mark.parametrize(("which", "number"), [("tenant", 0), ("jwt", 1), ("global", 2), ("tokens", 3)])
-def test_one_limit_is_lifted_and_no_other(which, number):
+def limits():
+    """A policy with a limit of each kind: per tenant, per JWT, of all together, of tokens."""
+
     def by(*names):
         return [{"headers": [{"name": name, "type": "Distinct"} for name in names]}]
 
@@ -286,8 +288,22 @@ def test_one_limit_is_lifted_and_no_other(which, number):
         {"limit": {"requests": 5}},
         {"clientSelectors": by("x-tenant", "x-ai-eg-model"), "limit": {"requests": 5}, "cost": {"response": {}}},
     ]
-    lift_limit({"spec": {"rateLimit": {"global": {"rules": rules}}}}, which)
+    return {"spec": {"rateLimit": {"global": {"rules": rules}}}}, rules
+
+
+@pytest.mark.parametrize(("which", "number"), [("tenant", 0), ("jwt", 1), ("global", 2), ("tokens", 3)])
+def test_one_limit_is_lifted_and_no_other(which, number):
+    policy, rules = limits()
+    lift_limit(policy, which)
     assert [rule["limit"]["requests"] > 5 for rule in rules] == [index == number for index in range(4)]
+
+
+def test_the_limit_per_tenant_becomes_one_of_all_together_as_high_as_it_was():
+    policy, rules = limits()
+    share_bucket(policy)
+    assert [("clientSelectors" in rule, rule["limit"]["requests"]) for rule in rules] == [
+        (False, 5), (True, 5), (False, 5), (True, 5)
+    ]  # fmt: skip
 
 
 def test_headers_no_longer_choose():

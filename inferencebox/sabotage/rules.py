@@ -21,6 +21,13 @@ def lift_limit(document: Document, which: str) -> None:
             rule["limit"]["requests"] = WIDE
 
 
+def share_bucket(document: Document) -> None:
+    """All tenants have the requests of one: what the limit per tenant counts, it counts of all together."""
+    for rule in document.get("spec", {}).get("rateLimit", {}).get("global", {}).get("rules", []):
+        if _kind_of(rule) == "tenant":
+            rule.pop("clientSelectors")
+
+
 def _kind_of(rule: Mapping[str, Any]) -> str:
     selectors = rule.get("clientSelectors", [])
     headers = frozenset(header["name"] for selector in selectors for header in selector.get("headers", []))
@@ -151,6 +158,7 @@ RULES: Mapping[str, Callable[..., None]] = MappingProxyType(
         rule.__name__: rule
         for rule in (
             lift_limit,
+            share_bucket,
             swap_shares,
             swap_canary,
             freeze_shares,

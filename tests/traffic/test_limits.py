@@ -49,7 +49,12 @@ def remaining(seen: Observation) -> int:
     return int(seen.headers["x-ratelimit-remaining"])
 
 
-@scenario("TRF-10", needs=NEEDS, sabotage=("limits.tenant-lifted", "limits.by-client-header"), seconds=70)
+@scenario(
+    "TRF-10",
+    needs=NEEDS,
+    sabotage=("limits.tenant-lifted", "limits.one-bucket", "limits.by-client-header"),
+    seconds=70,
+)
 def test_a_tenant_has_its_hundred_requests_a_minute(
     limited: LimitedFactory, tenant_a: Tenant, tenant_c: Tenant, story: Story
 ) -> None:
