@@ -9,7 +9,7 @@ from kubernetes.utils import parse_quantity
 
 from fixtures.gateway import IRIS, Gateway
 from fixtures.scenario import scenario
-from fixtures.services import SOON_IDLE, OwnService, OwnServiceFactory, PodWatch
+from fixtures.services import ONE_AT_A_TIME, SOON_IDLE, OwnService, OwnServiceFactory, PodWatch
 from fixtures.story import Story
 from fixtures.tenants import Tenant
 from inferencebox.checks import answered, at_least, at_most, between, equals, every, that
@@ -85,7 +85,7 @@ def test_the_first_request_wakes_a_sleeping_model(
         story.note("warm", str(warm))
 
 
-@scenario("SCL-03", needs=NEEDS, sabotage="scaling.activator-stopped", seconds=100)
+@scenario("SCL-03", needs=NEEDS, sabotage="scaling.activator-stopped", group=ONE_AT_A_TIME, seconds=100)
 def test_twenty_at_once_wake_a_model_and_all_are_answered(
     own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
 ) -> None:
@@ -102,7 +102,11 @@ def test_twenty_at_once_wake_a_model_and_all_are_answered(
 
 
 @scenario(
-    "SCL-04", needs=NEEDS, sabotage=("scaling.max-lifted", "scaling.autoscaler-stopped"), seconds=100 + LOAD_SECONDS
+    "SCL-04",
+    needs=NEEDS,
+    sabotage=("scaling.max-lifted", "scaling.autoscaler-stopped"),
+    group=ONE_AT_A_TIME,
+    seconds=100 + LOAD_SECONDS,
 )
 def test_load_brings_more_pods_but_never_too_many(
     own_service: OwnServiceFactory, gateway: Gateway, tenant_c: Tenant, story: Story
@@ -131,7 +135,7 @@ def test_load_brings_more_pods_but_never_too_many(
         confirm(1 - seen.window.error_rate, at_least(0.99))
 
 
-@scenario("SCL-05", needs=NEEDS, sabotage="scaling.to-zero-disabled", seconds=200)
+@scenario("SCL-05", needs=NEEDS, sabotage="scaling.to-zero-disabled", group=ONE_AT_A_TIME, seconds=200)
 def test_after_the_load_the_pods_go_again(
     own_service: OwnServiceFactory, gateway: Gateway, tenant_c: Tenant, story: Story
 ) -> None:
@@ -153,7 +157,9 @@ def test_after_the_load_the_pods_go_again(
     story.plot("pods during and after the load", watch.plot())
 
 
-@scenario("SCL-06", needs=NEEDS, sabotage=("scaling.min-ignored", "scaling.max-lifted"), seconds=120)
+@scenario(
+    "SCL-06", needs=NEEDS, sabotage=("scaling.min-ignored", "scaling.max-lifted"), group=ONE_AT_A_TIME, seconds=120
+)
 def test_the_fewest_and_the_most_are_kept(
     own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
 ) -> None:
@@ -212,7 +218,7 @@ def test_a_model_that_is_to_linger_lingers(
         confirm(gone[1] - gone[0], at_least(45))
 
 
-@scenario("SCL-11", needs=NEEDS, sabotage="scaling.target-ignored", seconds=40)
+@scenario("SCL-11", needs=NEEDS, sabotage="scaling.target-ignored", group=ONE_AT_A_TIME, seconds=40)
 def test_what_is_asked_of_the_autoscaler_reaches_it(own_service: OwnServiceFactory, story: Story) -> None:
     """What a model says of its scaling (target, metric, fewest, most) is what its PodAutoscaler is told, also later."""
     with story.given("a model for 7 requests a pod at a time, with 1 to 2 pods"):
@@ -231,7 +237,7 @@ def _told(service: OwnService) -> tuple[str, ...]:
     return tuple(str(annotations.get(f"autoscaling.knative.dev/{name}", "")) for name in names)
 
 
-@scenario("SCL-15", needs=NEEDS, sabotage="scaling.activator-stopped", seconds=100)
+@scenario("SCL-15", needs=NEEDS, sabotage="scaling.activator-stopped", group=ONE_AT_A_TIME, seconds=100)
 def test_ten_clients_wake_a_model_through_both_gateways(
     own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
 ) -> None:
@@ -256,6 +262,7 @@ def test_ten_clients_wake_a_model_through_both_gateways(
     "SCL-08",
     needs=(*NEEDS, "autoscaling.hpa"),
     sabotage=("scaling.max-of-one", "scaling.hpa-class-stopped"),
+    group=ONE_AT_A_TIME,
     seconds=180,
 )
 def test_a_model_scales_by_its_cpu(
@@ -284,6 +291,7 @@ def test_a_model_scales_by_its_cpu(
     "SCL-09",
     needs=(*NEEDS, "autoscaling.hpa"),
     sabotage=("scaling.max-of-one", "scaling.metrics-server-stopped"),
+    group=ONE_AT_A_TIME,
     seconds=180,
 )
 def test_a_model_scales_by_its_memory(

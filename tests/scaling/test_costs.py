@@ -2,7 +2,7 @@
 
 from fixtures.gateway import Gateway
 from fixtures.scenario import scenario
-from fixtures.services import SOON_IDLE, OwnServiceFactory
+from fixtures.services import ONE_AT_A_TIME, SOON_IDLE, OwnServiceFactory
 from fixtures.story import Story
 from fixtures.tenants import Tenant
 from inferencebox.checks import answered, equals, that
@@ -19,6 +19,7 @@ USAGE = ("tenant_usage_requests_total", "tenant_usage_cpu_seconds_total", "tenan
     "SCL-12",
     needs=("prometheus", "chargeback", "autoscaling"),
     sabotage=("chargeback.stopped", "scaling.to-zero-disabled"),
+    group=ONE_AT_A_TIME,
     seconds=180,
 )
 def test_a_model_without_pods_costs_nothing(

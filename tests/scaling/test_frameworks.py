@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fixtures.scenario import not_exercised, scenario
+from fixtures.services import ONE_AT_A_TIME
 from inferencebox.checks import answered, body_json, equals, that
 from inferencebox.platform import Platform
 from inferencebox.probes.kubernetes import Kube
@@ -135,7 +136,7 @@ def _says_why(status: Mapping[str, Any]) -> bool:
 BLOCKED = that("BlockedByFailedLoad, by a ModelLoadFailed with a message", _says_why)
 
 
-@scenario("SCL-14", needs=NEEDS, sabotage="networkpolicy.registry-shut-out", seconds=200)
+@scenario("SCL-14", needs=NEEDS, sabotage="networkpolicy.registry-shut-out", group=ONE_AT_A_TIME, seconds=200)
 def test_a_model_that_cannot_be_fetched_leaves_the_old_one_serving(own_service, registry, gateway, tenant_a, story):
     """A model is loaded from where it says; told to load one that is not there it says why, and the old one serves."""
     # KServe looks when Knative gives a pod up, and says why if its initialiser has failed by then: after up to a minute
