@@ -327,6 +327,12 @@ def test_an_exclusive_scenario_runs_alone(run: Run, home: Path) -> None:
     assert log.count("shared out") == 8
 
 
+def test_those_of_a_group_run_one_after_another(run: Run, home: Path) -> None:
+    grouped = EXCLUSIVE.replace('"SEC-01"', '"SEC-01", group="heavy"').replace("range(6)", "range(3)")
+    assert run(grouped, "-n", "3", "-k", "SEC-01").ret == 0
+    assert (home / "log").read_text().splitlines() == ["shared in", "shared out"] * 3
+
+
 def test_keep_and_reuse(run: Run, home: Path) -> None:
     one = "@promise('SEC-01')\ndef test_x(platform):\n    pass\n"
     run(one, "--keep")

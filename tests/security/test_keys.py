@@ -21,7 +21,12 @@ PARTNER = "https://login.partner.example"
 JWKS = "/.well-known/jwks.json"
 
 
-@scenario("SEC-14", needs=("gateway.jwt", "mesh"), sabotage=("jwt.foreign-jwks", "jwt.removed"), seconds=6)
+@scenario(
+    "SEC-14",
+    needs=("gateway.jwt", "mesh"),
+    sabotage=("jwt.issuers-mixed", "jwt.foreign-jwks", "jwt.removed"),
+    seconds=6,
+)
 def test_a_second_issuer_is_believed_with_its_own_keys_only(tenant_a, own_entrance, forger, story):
     """A partner's tokens are accepted beside ours; neither's key can sign for the other's issuer."""
     partner = SigningKey.generate("partner-1")

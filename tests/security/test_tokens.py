@@ -119,7 +119,12 @@ def test_a_token_is_good_in_its_time_only(gateway: Gateway, tenant_a: Tenant, fo
         never_arrived(tenant_a, seen)
 
 
-@scenario("SEC-05", needs=("gateway.jwt", "models"), sabotage=("jwt.audiences-any", "jwt.removed"), seconds=1)
+@scenario(
+    "SEC-05",
+    needs=("gateway.jwt", "models"),
+    sabotage=("jwt.audiences-any", "jwt.issuers-mixed", "jwt.removed"),
+    seconds=1,
+)
 def test_a_token_is_for_whom_it_says(
     gateway: Gateway, tenant_a: Tenant, tenant_b: Tenant, forger: Forger, story: Story
 ) -> None:
