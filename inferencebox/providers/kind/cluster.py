@@ -44,7 +44,7 @@ USUAL_NODES = 3
 POLL_SECONDS = 0.5
 NAMESPACES = ("kube-system", "local-path-storage")
 LOADED = "/var/lib/inferencebox/loaded"
-PROXY_REQUESTS = "--requests=cpu=100m"
+PROXY_REQUESTS = "--requests=cpu=50m"
 """kubeadm asks for nothing for kube-proxy, so on a busy node it gets next to no CPU: seen on two full cores, that half
 of the changes of a Service's pods arrived after 9 s or more, one in ten after 24 s."""
 AUDIT_POLICY = "kubernetes-audit.yaml"
