@@ -35,6 +35,14 @@ PERMITTED_PLAIN = {"15017", "9443"}
 """Ports of admission webhooks: the API server, which calls them, is outside the mesh."""
 
 
+def mesh_handshake(platform: Platform, pod: Workload) -> Tls:
+    """A handshake with a pod as a sidecar would begin it.
+
+    Into a cluster it goes through a port-forward and a relay, whose slowness is no fault of the pod's: ask eventually.
+    """
+    return Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))
+
+
 def cut_off(platform: Platform) -> Check:
     """By the sidecar; or before it by a NetworkPolicy, where those are enforced."""
     return no_connection("reset", "refused") if enforces_network_policies(platform) else no_connection("reset")
@@ -42,7 +50,7 @@ def cut_off(platform: Platform) -> Check:
 
 def cut_off_by_its_sidecar(platform: Platform, pod: Workload, *plain: Call) -> None:
     """Somebody in the platform's network and in no pod, whom no NetworkPolicy holds up, gets no reply either."""
-    confirm(Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))(), trusted())
+    eventually(mesh_handshake(platform, pod), trusted())
     for call in plain:
         confirm(call.beside(platform)(), no_connection("reset"))
 
@@ -262,9 +270,8 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
     for tenant in tenants:
         for pod in tenant.model.pods:
             with story.then(f"{pod.namespace}/{pod.name} shows a certificate of its own"):
-                shown = Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))()
                 identity = f"spiffe://cluster.local/ns/{pod.namespace}/sa/{pod.service_account}"
-                confirm(shown, attribute("spiffe", equals(identity)) & trusted())
+                shown = eventually(mesh_handshake(platform, pod), attribute("spiffe", equals(identity)) & trusted())
                 left = shown.expires - dt.datetime.now(dt.UTC)
                 assert left <= DAY, f"the certificate of {pod.name} is good for {left} more, wanted 24 h at most"
                 assert shown.lifetime <= DAY + CLOCK_SKEW, f"the certificate of {pod.name} lives {shown.lifetime}"
@@ -274,8 +281,8 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
         (replica,) = model.replicas
     pod, mark = replica.workload, f"renewed-{uuid.uuid4().hex[:8]}"
     ask = gateway.predict(model, tenant_a.token, headers=[("x-probe", mark)])
-    shake = Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))
-    first = shake()
+    shake = mesh_handshake(platform, pod)
+    first = eventually(shake, trusted())
     with stream(ask, rate=8) as requests:
         with story.when("its first certificate has run out"):
             expired = that(
@@ -285,7 +292,7 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
             assert renewed.serial != first.serial
             over = that("past the first one's end", lambda now: now > first.expires)
             eventually(lambda: dt.datetime.now(dt.UTC), over, within=2 * SHORT, every=0.5)
-            later = confirm(shake(), trusted())
+            later = eventually(shake, trusted())
         with story.then("a newer one is there, by the same authority for the same identity"):
             assert (later.spiffe, later.issuer) == (first.spiffe, first.issuer)
             assert later.serial != first.serial, "the certificate was not renewed"
