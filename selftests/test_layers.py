@@ -100,6 +100,10 @@ class TestDocuments:
         ((deployment, _role),) = kitchen.parts(layer(tmp_path, FILES))
         assert _container(deployment)["resources"] == {"requests": {"cpu": "5m"}, "limits": {"memory": "1Gi"}}
 
+    def test_what_every_request_goes_through_asks_for_more(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, f"{FILES}small_cpu: 30m\n"))
+        assert _container(deployment)["resources"]["requests"] == {"cpu": "30m"}
+
     def test_small_machines_are_given_time_before_what_is_late_is_killed(
         self, kitchen: Kitchen, tmp_path: Path
     ) -> None:

@@ -122,6 +122,7 @@ class Layer:
         option: what a platform has to be asked for to have it; empty: every platform has it.
         gives: capability that a platform has by it alone. Nothing else needs such a layer: where its images can't be
             had (only a registry has them), it is left out, and the capability says why.
+        small_cpu: what each of its containers asks for on a small machine, where `small.yaml` gives too little.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Layer:
     pods: bool = True
     option: str = ""
     gives: str = ""
+    small_cpu: str = ""
 
 
 def layers(folder: Path | None = None) -> dict[str, Layer]:

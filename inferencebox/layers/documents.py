@@ -57,8 +57,10 @@ class Small:
         raw = yaml.safe_load((manifests_dir() / "layers" / "small.yaml").read_text())
         return cls(**{**raw, "without": frozenset(raw["without"])})
 
-    def fit(self, container: dict[str, Any]) -> None:
-        container["resources"] = {**(container.get("resources") or {}), "requests": dict(self.requests)}
+    def fit(self, container: dict[str, Any], cpu: str = "") -> None:
+        """Change a container; `cpu` is what it asks for in place of what the others do."""
+        requests = {**self.requests, **({"cpu": cpu} if cpu else {})}
+        container["resources"] = {**(container.get("resources") or {}), "requests": requests}
         if probe := container.get("livenessProbe"):
             container["livenessProbe"] = {**probe, **self.liveness}
         if probe := container.get("readinessProbe"):
@@ -207,7 +209,7 @@ class Kitchen:
         document.pop("status", None)
         if self.small and document["kind"] in WORKLOADS:
             for container in _containers(document):
-                self.small.fit(container)
+                self.small.fit(container, layer.small_cpu)
         return document
 
 
