@@ -302,7 +302,7 @@ def test_the_limit_per_tenant_becomes_one_of_all_together_as_high_as_it_was():
     policy, rules = limits()
     share_bucket(policy)
     assert [rule["limit"]["requests"] for rule in rules] == [5] * 4
-    assert ["sourceCIDR" in str(rule.get("clientSelectors")) for rule in rules] == [True, False, False, False]
+    assert ["RegularExpression" in str(rule.get("clientSelectors")) for rule in rules] == [True, False, False, False]
 
 
 def test_headers_no_longer_choose():

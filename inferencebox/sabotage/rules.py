@@ -25,7 +25,7 @@ def share_bucket(document: Document) -> None:
     """All tenants have the requests of one: what the limit per tenant counts, it counts of all together."""
     for rule in document.get("spec", {}).get("rateLimit", {}).get("global", {}).get("rules", []):
         if _kind_of(rule) == "tenant":
-            rule["clientSelectors"] = [{"sourceCIDR": {"type": "Exact", "value": "0.0.0.0/0"}}]
+            rule["clientSelectors"] = [{"headers": [{"name": "x-tenant", "type": "RegularExpression", "value": ".+"}]}]
 
 
 def _kind_of(rule: Mapping[str, Any]) -> str:
