@@ -10,6 +10,7 @@ ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 
 
+# Only a connection that broke: the way there is not the platform's promise. Refusals, errors and time-outs are answers.
 @retry(
     retry=retry_if_exception_type((httpx.NetworkError, httpx.RemoteProtocolError)),
     stop=stop_after_attempt(ATTEMPTS),

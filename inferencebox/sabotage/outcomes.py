@@ -45,10 +45,14 @@ class Outcome:
         return [name for name in self.expected if name in self.verdicts and self.verdicts[name].verdict != NOTICED]
 
     @property
+    def noticed(self) -> list[str]:
+        """Scenarios that should have noticed and did."""
+        return [name for name in self.expected if name in self.verdicts and name not in self.survived]
+
+    @property
     def half_blind(self) -> dict[str, list[str]]:
-        """Scenarios that noticed, with those of their tests that did not: perhaps rightly, for a reader to judge."""
-        noticed = [name for name in self.expected if name in self.verdicts and name not in self.survived]
-        return {name: list(self.verdicts[name].stayed_green) for name in noticed if self.verdicts[name].stayed_green}
+        """Those that noticed by some of their tests, with the others: perhaps rightly green, for a reader to judge."""
+        return {name: list(green) for name in self.noticed if (green := self.verdicts[name].stayed_green)}
 
     @property
     def unrelated(self) -> list[str]:

@@ -15,17 +15,19 @@ WIDE = 4_000_000_000
 
 def lift_limit(document: Document, which: str) -> None:
     """Make one of the rate limits too wide to be met: that per tenant, per JWT, of all together, or of tokens."""
-    rules = document.get("spec", {}).get("rateLimit", {}).get("global", {}).get("rules", [])
-    for rule in rules:
-        if _kind_of(rule) == which:
-            rule["limit"]["requests"] = WIDE
+    for rule in _limits(document, which):
+        rule["limit"]["requests"] = WIDE
 
 
 def share_bucket(document: Document) -> None:
     """All tenants have the requests of one: what the limit per tenant counts, it counts of all together."""
-    for rule in document.get("spec", {}).get("rateLimit", {}).get("global", {}).get("rules", []):
-        if _kind_of(rule) == "tenant":
-            rule["clientSelectors"] = [{"headers": [{"name": "x-tenant", "type": "RegularExpression", "value": ".+"}]}]
+    for rule in _limits(document, "tenant"):
+        rule["clientSelectors"] = [{"headers": [{"name": "x-tenant", "type": "RegularExpression", "value": ".+"}]}]
+
+
+def _limits(document: Document, which: str) -> list[Document]:
+    rules = document.get("spec", {}).get("rateLimit", {}).get("global", {}).get("rules", [])
+    return [rule for rule in rules if _kind_of(rule) == which]
 
 
 def _kind_of(rule: Mapping[str, Any]) -> str:

@@ -64,11 +64,10 @@ class Terminal:
             whole = heading in ("sabotage", "verdict", "seconds")
             table.add_column(heading, no_wrap=whole, justify="right" if heading == "seconds" else "left")
         for outcome in record.outcomes.values():
-            noticed = [name for name in outcome.expected if name not in outcome.survived and name in outcome.verdicts]
             table.add_row(
                 outcome.sabotage,
                 Text(outcome.word, style=COLOURS.get(outcome.word, "red")),
-                " ".join(noticed),
+                " ".join(outcome.noticed),
                 " ".join(outcome.survived),
                 " ".join(outcome.unrelated),
                 f"{outcome.seconds:.0f}",

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from functools import partial
 
 from fixtures.network import enforces_network_policies
 from fixtures.scenario import not_exercised, scenario
@@ -21,11 +22,11 @@ from inferencebox.checks import (
     trusted,
 )
 from inferencebox.platform import Endpoint, Platform, Workload
-from inferencebox.probes.http import Call
+from inferencebox.probes.http import Call, Transport
 from inferencebox.probes.kubernetes import service_account
 from inferencebox.probes.packets import Capture, Packets
 from inferencebox.probes.prometheus import Growth, Prometheus, Vector
-from inferencebox.probes.tls import Tls
+from inferencebox.probes.tls import Handshake, Tls
 from inferencebox.traffic import burst, stream
 from inferencebox.waiting import Timeouts, confirm, eventually
 
@@ -35,12 +36,14 @@ PERMITTED_PLAIN = {"15017", "9443"}
 """Ports of admission webhooks: the API server, which calls them, is outside the mesh."""
 
 
-def mesh_handshake(platform: Platform, pod: Workload) -> Tls:
-    """A handshake with a pod as a sidecar would begin it.
+def mesh_handshake(platform: Platform, pod: Workload) -> Handshake:
+    """What a pod shows to whom shakes hands as a sidecar does.
 
-    Into a cluster it goes through a port-forward and a relay, whose slowness is no fault of the pod's: ask eventually.
+    Into a cluster the way is a port-forward and a relay, whose slowness says nothing of the pod: what timed out, and
+    nothing else, is asked again.
     """
-    return Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))
+    shake = Tls(platform.reach(pod.address, pod.port), ca=platform.mesh_ca, alpn=("istio",))
+    return eventually(shake, that("a handshake in time", lambda seen: seen.error is not Transport.TIMEOUT))
 
 
 def cut_off(platform: Platform) -> Check:
@@ -50,7 +53,7 @@ def cut_off(platform: Platform) -> Check:
 
 def cut_off_by_its_sidecar(platform: Platform, pod: Workload, *plain: Call) -> None:
     """Somebody in the platform's network and in no pod, whom no NetworkPolicy holds up, gets no reply either."""
-    eventually(mesh_handshake(platform, pod), trusted())
+    confirm(mesh_handshake(platform, pod), trusted())
     for call in plain:
         confirm(call.beside(platform)(), no_connection("reset"))
 
@@ -271,7 +274,7 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
         for pod in tenant.model.pods:
             with story.then(f"{pod.namespace}/{pod.name} shows a certificate of its own"):
                 identity = f"spiffe://cluster.local/ns/{pod.namespace}/sa/{pod.service_account}"
-                shown = eventually(mesh_handshake(platform, pod), attribute("spiffe", equals(identity)) & trusted())
+                shown = confirm(mesh_handshake(platform, pod), attribute("spiffe", equals(identity)) & trusted())
                 left = shown.expires - dt.datetime.now(dt.UTC)
                 assert left <= DAY, f"the certificate of {pod.name} is good for {left} more, wanted 24 h at most"
                 assert shown.lifetime <= DAY + CLOCK_SKEW, f"the certificate of {pod.name} lives {shown.lifetime}"
@@ -281,8 +284,8 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
         (replica,) = model.replicas
     pod, mark = replica.workload, f"renewed-{uuid.uuid4().hex[:8]}"
     ask = gateway.predict(model, tenant_a.token, headers=[("x-probe", mark)])
-    shake = mesh_handshake(platform, pod)
-    first = eventually(shake, trusted())
+    shake = partial(mesh_handshake, platform, pod)
+    first = shake()
     with stream(ask, rate=8) as requests:
         with story.when("its first certificate has run out"):
             expired = that(
@@ -292,7 +295,7 @@ def test_workload_certificates_name_the_workload_and_renew_themselves(
             assert renewed.serial != first.serial
             over = that("past the first one's end", lambda now: now > first.expires)
             eventually(lambda: dt.datetime.now(dt.UTC), over, within=2 * SHORT, every=0.5)
-            later = eventually(shake, trusted())
+            later = confirm(shake(), trusted())
         with story.then("a newer one is there, by the same authority for the same identity"):
             assert (later.spiffe, later.issuer) == (first.spiffe, first.issuer)
             assert later.serial != first.serial, "the certificate was not renewed"
