@@ -13,6 +13,7 @@ from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.progress import Progress
 from inferencebox.programs.registry import digest_of, probe, split_reference
 from inferencebox.release import OUR_IMAGES
+from inferencebox.replacing import replace_file
 
 AT_ONCE = 4
 REFERENCE, DIGEST = "reference", "digest"
@@ -79,10 +80,8 @@ class ReleaseFile:
 
     def save(self) -> None:
         """Write it, whole or not at all."""
-        partial = self.path.with_suffix(".new")
         try:
-            partial.write_text(self.text)
-            partial.replace(self.path)
+            replace_file(self.path, self.text)
         except OSError as problem:
             raise SetupProblem(f"{self.path} cannot be written: {problem.strerror}", "make it writable") from problem
 

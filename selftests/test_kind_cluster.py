@@ -207,7 +207,7 @@ def test_every_node_has_a_zone_and_ports_are_kinds_choice() -> None:
 def test_the_api_server_notes_what_is_done_where_a_collector_finds_it(box: Cluster) -> None:
     box.create("node:1", nodes=1)
     (control_plane,) = yaml.safe_load((box.home / "kind.yaml").read_text())["nodes"]
-    (mount,) = control_plane["extraMounts"]
+    mount, _store = control_plane["extraMounts"]
     assert yaml.safe_load(Path(mount["hostPath"]).read_text())["kind"] == "Policy"
     (patch,) = map(yaml.safe_load, control_plane["kubeadmConfigPatches"])
     told = patch["apiServer"]["extraArgs"]
@@ -215,6 +215,26 @@ def test_the_api_server_notes_what_is_done_where_a_collector_finds_it(box: Clust
     assert told["audit-log-path"] == policies.kubernetes_audit_log()
     mounted = {volume["mountPath"]: volume["readOnly"] for volume in patch["apiServer"]["extraVolumes"]}
     assert mounted == {"/etc/kubernetes/audit": True, "/var/log/kubernetes": False}
+
+
+def test_nobody_is_elected_on_the_only_control_plane(box: Cluster) -> None:
+    box.create("node:1", nodes=1)
+    (control_plane,) = yaml.safe_load((box.home / "kind.yaml").read_text())["nodes"]
+    (patch,) = map(yaml.safe_load, control_plane["kubeadmConfigPatches"])
+    assert [patch[part]["extraArgs"]["leader-elect"] for part in ("controllerManager", "scheduler")] == ["false"] * 2
+
+
+def test_nodes_find_the_stores_archives_without_being_sent_them(
+    box: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IBOX_CACHE", str(home / "cache"))
+    box.create("node:1", nodes=1)
+    box.load({"pause": archive_of(home / "cache/store", "image-pause")})
+    nodes = yaml.safe_load((box.home / "kind.yaml").read_text())["nodes"]
+    mounts = {mount["containerPath"]: mount for node in nodes for mount in node["extraMounts"]}
+    assert mounts["/var/lib/inferencebox/store"]["hostPath"] == str(home / "cache/store")
+    assert mounts["/var/lib/inferencebox/store"]["readOnly"]
+    assert f"/var/lib/inferencebox/store/image-pause/{'0' * 20}/files/image.tar" in (home / "calls").read_text()
 
 
 def test_instances_have_clusters_of_their_own() -> None:

@@ -104,6 +104,12 @@ class TestDocuments:
         ((deployment, _role),) = kitchen.parts(layer(tmp_path, f"{FILES}small_cpu: 30m\n"))
         assert _container(deployment)["resources"]["requests"] == {"cpu": "30m"}
 
+    def test_controllers_of_single_replicas_are_told_that_nobody_is_to_be_elected(
+        self, kitchen: Kitchen, tmp_path: Path
+    ) -> None:
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, f"{FILES}small_args: {{mesh: [--alone], other: [--no]}}\n"))
+        assert _container(deployment)["args"] == ["--alone"]
+
     def test_small_machines_are_given_time_before_what_is_late_is_killed(
         self, kitchen: Kitchen, tmp_path: Path
     ) -> None:

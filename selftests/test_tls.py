@@ -1,7 +1,9 @@
 """A handshake tells version, identity and trust, and why it did not come about."""
 
 import datetime as dt
+import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from loopback import closed_port, reply, serving
 
 from inferencebox.checks import no_connection
+from inferencebox.platform import Endpoint
 from inferencebox.probes.http import Call, Transport
 from inferencebox.probes.tls import Tls
 
@@ -83,6 +86,17 @@ def test_trust_depends_on_authority_and_name(iris: Identity, stranger: Identity)
     assert [seen.trusted for seen in (right, name, authority)] == [True, False, False]
     assert "other.example" in name.distrust
     assert name.names == ["api.example"]
+
+
+def test_a_second_handshake_that_nobody_answers_is_no_distrust(iris: Identity) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        probe = Tls(Endpoint("https", *listener.getsockname()), "api.example", iris.certificate, timeout=0.5)
+        with ThreadPoolExecutor() as pool:
+            seen = pool.submit(probe)
+            with iris.context().wrap_socket(listener.accept()[0], server_side=True):
+                pass
+            assert seen.result().error is Transport.TIMEOUT
+    assert seen.result().trusted is None
 
 
 def test_one_version_alone_can_be_offered(iris: Identity) -> None:

@@ -123,6 +123,7 @@ class Layer:
         gives: capability that a platform has by it alone. Nothing else needs such a layer: where its images can't be
             had (only a registry has them), it is left out, and the capability says why.
         small_cpu: what each of its containers asks for on a small machine, where `small.yaml` gives too little.
+        small_args: name of a container -> arguments that it gets besides on a small machine.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Layer:
     option: str = ""
     gives: str = ""
     small_cpu: str = ""
+    small_args: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def layers(folder: Path | None = None) -> dict[str, Layer]:

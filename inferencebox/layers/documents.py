@@ -57,8 +57,15 @@ class Small:
         raw = yaml.safe_load((manifests_dir() / "layers" / "small.yaml").read_text())
         return cls(**{**raw, "without": frozenset(raw["without"])})
 
-    def fit(self, container: dict[str, Any], cpu: str = "") -> None:
-        """Change a container; `cpu` is what it asks for in place of what the others do."""
+    def fit(self, container: dict[str, Any], cpu: str = "", arguments: Sequence[str] = ()) -> None:
+        """Change a container.
+
+        Args:
+            cpu: what it asks for in place of what the others do.
+            arguments: what it gets besides its own.
+        """
+        if arguments:
+            container["args"] = [*(container.get("args") or []), *arguments]
         requests = {**self.requests, **({"cpu": cpu} if cpu else {})}
         container["resources"] = {**(container.get("resources") or {}), "requests": requests}
         if probe := container.get("livenessProbe"):
@@ -209,7 +216,7 @@ class Kitchen:
         document.pop("status", None)
         if self.small and document["kind"] in WORKLOADS:
             for container in _containers(document):
-                self.small.fit(container, layer.small_cpu)
+                self.small.fit(container, layer.small_cpu, layer.small_args.get(container["name"], ()))
         return document
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.journal import reports_problem
+from inferencebox.replacing import replace_file
 
 from .legs import LegOutcome
 
@@ -35,9 +36,8 @@ class NightRecord:
             raise reports_problem(self.folder, error) from error
 
     def write(self, outcomes: Sequence[LegOutcome]) -> None:
-        fresh = self.folder / f".{RECORD}"
-        fresh.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
-        fresh.replace(self.folder / RECORD)
+        described = json.dumps([asdict(outcome) for outcome in outcomes], indent=1)
+        replace_file(self.folder / RECORD, f"{described}\n")
 
     def outcomes(self) -> list[LegOutcome]:
         return self._read(RECORD)

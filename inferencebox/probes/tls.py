@@ -117,8 +117,7 @@ class Tls:
     def __call__(self) -> Handshake:
         seen = self._shake(self._context(None))
         if self.ca and not seen.error:
-            verified = self._shake(self._context(self.ca))
-            seen = replace(seen, trusted=verified.error is None, distrust=verified.detail)
+            seen = _judged(seen, self._shake(self._context(self.ca)))
         evidence.exchange(
             {"name": "TLS handshake", "server": self.server_name}, {"summary": str(seen)}, self.as_openssl()
         )
@@ -164,6 +163,14 @@ class Tls:
                 certificate=x509.load_der_x509_certificate(der) if der else None,
                 elapsed=time.monotonic() - started,
             )
+
+
+def _judged(seen: Handshake, verified: Handshake) -> Handshake:
+    """What was seen with the verdict of a second handshake that verifies. Only TLS itself can speak of trust: a second
+    one that did not come about otherwise (no answer, no connection) is no handshake."""
+    if verified.error not in (None, Transport.TLS):
+        return verified
+    return replace(seen, trusted=verified.error is None, distrust=verified.detail)
 
 
 def _offer_only(context: ssl.SSLContext, version: ssl.TLSVersion) -> None:

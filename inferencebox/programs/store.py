@@ -80,6 +80,10 @@ class Store:
         self.root = root
 
     @property
+    def entries(self) -> Path:
+        return self.root / "store"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -100,7 +104,7 @@ class Store:
 
     def kept(self) -> list[Kept]:
         """Everything published, the one that was not used for longest first."""
-        homes = (self.root / "store").glob(f"*/*/{MANIFEST}")
+        homes = self.entries.glob(f"*/*/{MANIFEST}")
         found = [Kept(path.parent.parent.name, path.parent.name, path.stat().st_atime) for path in homes]
         return sorted(found, key=lambda each: each.used)
 
@@ -207,7 +211,7 @@ class Store:
             )
 
     def _homes(self, name: str) -> Path:
-        return self.root / "store" / name
+        return self.entries / name
 
     def _home(self, name: str, key: str) -> Path:
         return self._homes(name) / key

@@ -1,7 +1,6 @@
 """What has to be put back: kept in a file, so that a run that was killed can still be healed by the next one."""
 
 import json
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal, cast
 from inferencebox.manifests import full_kind
 from inferencebox.paths import state_dir
 from inferencebox.probes.kubernetes import Kube, KubeReply
+from inferencebox.replacing import replace_file
 
 from .documents import Document, content
 
@@ -69,9 +69,7 @@ class Memory:
             self._write()
 
     def _write(self) -> None:
-        part = self.file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(self.deeds))
-        part.replace(self.file)
+        replace_file(self.file, json.dumps(self.deeds))
 
 
 def identity(document: Document) -> tuple[str, str, str]:

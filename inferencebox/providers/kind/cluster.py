@@ -21,10 +21,10 @@ import yaml
 
 from inferencebox import policies, programs
 from inferencebox.errors import SetupProblem
-from inferencebox.paths import manifests_dir, state_dir
+from inferencebox.paths import cache_dir, manifests_dir, state_dir
 from inferencebox.polling import poll
 from inferencebox.programs import Progress
-from inferencebox.programs.store import digest_of
+from inferencebox.programs.store import Store, digest_of
 from inferencebox.providers.kind import node
 from inferencebox.providers.kind.engine import Engine
 from inferencebox.providers.options import KindOptions
@@ -44,6 +44,8 @@ USUAL_NODES = 3
 POLL_SECONDS = 0.5
 NAMESPACES = ("kube-system", "local-path-storage")
 LOADED = "/var/lib/inferencebox/loaded"
+STORE = "/var/lib/inferencebox/store"
+"""In a node: this machine's store of archives, where the engine is this machine's."""
 PROXY_REQUESTS = "--requests=cpu=50m"
 """kubeadm asks for nothing for kube-proxy, so on a busy node it gets next to no CPU: seen on two full cores, that half
 of the changes of a Service's pods arrived after 9 s or more, one in ten after 24 s."""
@@ -254,9 +256,11 @@ class Cluster:
         return set(self.engine.run(*listed).split())
 
     def _load(self, where: str, archive: Path, key: str) -> None:
+        script = shlex.join(["ctr", *node.IMPORT])
+        script = f'[ -e "$0" ] && exec {script} "$0"; exec {script} -'
         with archive.open("rb") as content:
-            words: list[str | Path] = [self.engine.docker, "exec", "--interactive", where, "ctr", *node.IMPORT, "-"]
-            done = subprocess.run(words, stdin=content, capture_output=True, text=True)
+            words: list[str | Path] = [self.engine.docker, "exec", "--interactive", where, "sh", "-c", script]
+            done = subprocess.run([*words, _in_node(archive)], stdin=content, capture_output=True, text=True)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no message"]
             raise SetupProblem(f"{archive} cannot be loaded into {where}: {said[-1]}", "make room on this disk")
@@ -324,14 +328,18 @@ def configuration(nodes: int, ports: Sequence[int], audit_policy: Path) -> dict[
     described[0] |= {
         "extraPortMappings": mappings,
         "extraMounts": [{"hostPath": str(audit_policy), "containerPath": inside, "readOnly": True}],
-        "kubeadmConfigPatches": [yaml.safe_dump(_auditing(inside))],
+        "kubeadmConfigPatches": [yaml.safe_dump(_kubeadm(inside))],
     }
+    store = {"hostPath": str(_store()), "containerPath": STORE, "readOnly": True}
+    for each in described:
+        each["extraMounts"] = [*each.get("extraMounts", []), store]
     subnets = {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
     return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "networking": subnets, "nodes": described}
 
 
-def _auditing(policy: str) -> dict[str, Any]:
-    """What kubeadm is told so that the API server writes its audit where the node's log collector reads it (SEC-33)."""
+def _kubeadm(policy: str) -> dict[str, Any]:
+    """What kubeadm is told: the API server writes its audit where the node's log collector reads it (SEC-33), and on the
+    only control plane nobody is to be elected."""
     log = policies.kubernetes_audit_log()
     words = {"audit-policy-file": policy, "audit-log-path": log, **AUDIT_KEPT}
     volumes = [
@@ -341,11 +349,26 @@ def _auditing(policy: str) -> dict[str, Any]:
             ("audit-log", str(Path(log).parent), False),
         )
     ]
-    return {"kind": "ClusterConfiguration", "apiServer": {"extraArgs": words, "extraVolumes": volumes}}
+    alone = {"extraArgs": {"leader-elect": "false"}}
+    return {
+        "kind": "ClusterConfiguration",
+        "apiServer": {"extraArgs": words, "extraVolumes": volumes},
+        "controllerManager": alone,
+        "scheduler": alone,
+    }
 
 
 def _zones(nodes: int) -> list[str]:
     return [ZONES[number % len(ZONES)] for number in range(nodes)]
+
+
+def _store() -> Path:
+    return Store(cache_dir()).entries
+
+
+def _in_node(archive: Path) -> str:
+    """Where a node finds an archive without being sent it, if it does."""
+    return f"{STORE}/{archive.relative_to(_store())}" if archive.is_relative_to(_store()) else "-"
 
 
 def _key(archive: Path) -> str:

@@ -28,6 +28,8 @@ from typing import Any
 import httpx
 import yaml
 
+from inferencebox.replacing import replace_file
+
 from .restart import keep_envoy_running
 
 SYSTEM = "envoy-gateway-system"
@@ -104,9 +106,7 @@ class Agent:
 
     def _write(self, secret: dict[str, Any]) -> None:
         content = base64.b64decode(secret["data"]["filter-config.yaml"])
-        partial = self._file.with_suffix(".new")
-        partial.write_bytes(content)
-        partial.replace(self._file)
+        replace_file(self._file, content)
         print("filter configuration", secret["metadata"]["resourceVersion"], flush=True)
 
     def _start(self) -> subprocess.Popen[bytes] | None:

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint, Workload
+from inferencebox.replacing import replace_file
 
 
 @dataclass
@@ -59,9 +60,7 @@ class RecordFile:
             ) from None
 
     def write(self, record: Record) -> None:
-        partial = self._path.with_suffix(".new")
-        partial.write_text(json.dumps(asdict(record), indent=1))
-        partial.replace(self._path)
+        replace_file(self._path, json.dumps(asdict(record), indent=1))
 
     def change(self, edit: Callable[[Record], None]) -> Record:
         """Read, edit and write under a lock."""
