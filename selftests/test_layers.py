@@ -107,7 +107,8 @@ class TestDocuments:
     def test_controllers_of_single_replicas_are_told_that_nobody_is_to_be_elected(
         self, kitchen: Kitchen, tmp_path: Path
     ) -> None:
-        ((deployment, _role),) = kitchen.parts(layer(tmp_path, f"{FILES}small_args: {{mesh: [--alone], other: [--no]}}\n"))
+        told = f"{FILES}small_args: {{mesh: [--alone], other: [--no]}}\n"
+        ((deployment, _role),) = kitchen.parts(layer(tmp_path, told))
         assert _container(deployment)["args"] == ["--alone"]
 
     def test_small_machines_are_given_time_before_what_is_late_is_killed(

@@ -22,6 +22,6 @@ def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
 
 def test_what_cannot_be_put_in_place_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError):
         replace_file(tmp_path / "taken", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
