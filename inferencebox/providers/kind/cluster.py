@@ -338,7 +338,7 @@ def configuration(nodes: int, ports: Sequence[int], audit_policy: Path) -> dict[
 
 
 def _kubeadm(policy: str) -> dict[str, Any]:
-    """What kubeadm is told: the API server writes its audit where the node's log collector reads it (SEC-33), and nobody
+    """What kubeadm is told: the API server writes its audit where the log collector reads it (SEC-33), and nobody
     is to be elected on the only control plane."""
     log = policies.kubernetes_audit_log()
     words = {"audit-policy-file": policy, "audit-log-path": log, **AUDIT_KEPT}
