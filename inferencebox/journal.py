@@ -27,7 +27,7 @@ def reports_problem(folder: Path, error: OSError) -> SetupProblem:
     """A report folder that can't be written to, as everybody says it."""
     why = (error.strerror or type(error).__name__).lower()
     return SetupProblem(
-        f"Reports can't be written to {folder} ({why})", "make room there, or choose another folder with --reports DIR"
+        f"Reports can't be written to {folder} ({why})", "make room there, or choose another folder with --reports=DIR"
     )
 
 

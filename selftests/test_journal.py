@@ -67,7 +67,7 @@ def test_a_torn_last_line_is_left_out_and_other_files_are_refused(tmp_path: Path
 def test_a_folder_that_cannot_be_written_to_is_a_setup_problem(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(SetupProblem, match="--reports DIR"):
+    with pytest.raises(SetupProblem, match="--reports=DIR"):
         Journal.create(blocked / "reports")
 
 
