@@ -44,6 +44,7 @@ echo "docker $@" >> "{home}/calls"
 case "$*" in
 *status=exited*) cat "{home}/stopped" 2>/dev/null; exit 0 ;;
 "ps "*) cat "{home}/nodes" 2>/dev/null; exit 0 ;;
+"inspect "*) cat "{home}/volume" 2>/dev/null; exit 0 ;;
 "port "*) [ "$3" = 30080/tcp ] && echo 127.0.0.1:40123; exit 0 ;;
 *" ls "*) cat "{home}/loaded" 2>/dev/null; exit 0 ;;
 *" ctr "*) cat > "{home}/imported"; [ -e "{home}/full" ] && {{ echo "no space left on device" >&2; exit 1; }}; exit 0 ;;
@@ -235,6 +236,13 @@ def test_nodes_find_the_stores_archives_without_being_sent_them(
     assert mounts["/var/lib/inferencebox/store"]["hostPath"] == str(home / "cache/store")
     assert mounts["/var/lib/inferencebox/store"]["readOnly"]
     assert f"/var/lib/inferencebox/store/image-pause/{'0' * 20}/files/image.tar" in (home / "calls").read_text()
+
+
+def test_the_nodes_own_log_files_are_where_their_volume_is(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    assert box.pod_logs() == []
+    (home / "volume").write_text("/volumes/one\n")
+    assert box.pod_logs() == [Path("/volumes/one/log/pods")]
 
 
 def test_instances_have_clusters_of_their_own() -> None:

@@ -12,6 +12,8 @@ from inferencebox.waiting import Timeouts, confirm, consistently, eventually
 
 COLD = 70.0
 QUIET_SECONDS = 30.0
+SETTLED_SECONDS = 60.0
+"""What a container used is told after a look of the kubelet's and two of Prometheus', 45 s if none of them is late."""
 USAGE = ("tenant_usage_requests_total", "tenant_usage_cpu_seconds_total", "tenant_usage_cost_total")
 
 
@@ -39,7 +41,9 @@ def test_a_model_without_pods_costs_nothing(
         eventually(service.how_many, equals(0), within=Timeouts.current().scale_to_zero, every=1.0)
     with story.when("all that it had used is charged"):
         cost = f"{USAGE[2]}{labels}"
-        eventually(lambda: metrics.query(cost).total - metrics.query(f"{cost} offset 15s").total, equals(0), **waiting)
+        late = {"within": SETTLED_SECONDS + waiting["within"], "every": 2.0}
+        before = f"{cost} offset {SETTLED_SECONDS:.0f}s"
+        eventually(lambda: metrics.query(cost).total - metrics.query(before).total, equals(0), **late)
     with story.then(f"it uses and costs nothing more, for {QUIET_SECONDS:.0f} s"):
         growths = {name: metrics.growth(f"{name}{labels}") for name in USAGE}
         nothing = equals(dict.fromkeys(USAGE, 0.0))

@@ -156,6 +156,15 @@ class Cluster:
             raise SetupProblem(f"{self.name} was created without node port {port}", "take it down, then up again")
         return int(found[1])
 
+    def pod_logs(self) -> list[Path]:
+        """Where the nodes' `/var/log/pods` are on the engine's machine: kind gives a node a volume for its `/var`.
+
+        None if that of one is not known.
+        """
+        source = '{{range .Mounts}}{{if eq .Destination "/var"}}{{.Source}}{{end}}{{end}}'
+        volumes = [self.engine.run("inspect", "--format", source, where).strip() for where in self.nodes()]
+        return [Path(volume) / "log/pods" for volume in volumes] if all(volumes) else []
+
     def load(self, archives: Mapping[str, Path]) -> list[str]:
         """Put images into every node that lacks them; the names of those that were new to some node."""
         nodes = self.nodes()

@@ -18,7 +18,7 @@ from inferencebox.providers import KIND_MARK, pins
 from inferencebox.providers.exclusive import alone
 from inferencebox.providers.kind import cluster, engine
 from inferencebox.providers.kubernetes import state
-from inferencebox.providers.kubernetes.door import Door
+from inferencebox.providers.kubernetes.door import Door, tell_node_logs
 from inferencebox.providers.kubernetes.images import OF_THE_CLUSTER, needed, references
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
 from inferencebox.providers.kubernetes.up import Target, bring_up_on, chosen_layers
@@ -58,6 +58,7 @@ class Ascent:
         home = state_dir(self.instance)
         (home / "kubeconfig").touch(mode=0o600)
         shutil.copyfile(handle.kubeconfig, home / "kubeconfig")
+        tell_node_logs(home, handle.pod_logs())
         self.made = handle
 
     def make_images(self) -> None:

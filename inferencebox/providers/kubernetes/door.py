@@ -7,10 +7,12 @@ state folder as its argument.
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from inferencebox import command_line
@@ -18,12 +20,15 @@ from inferencebox.probes.kubernetes import Kube
 from inferencebox.providers import doors
 from inferencebox.providers.connections import Streams, open_connection
 from inferencebox.providers.kubernetes.logs import Follower
+from inferencebox.providers.kubernetes.node_logs import NodeLogs
 from inferencebox.providers.kubernetes.objects import BESIDE, OURS, pod_behind
 from inferencebox.providers.kubernetes.relay import PORT as RELAY_PORT
 from inferencebox.providers.kubernetes.streams import ApiServer
+from inferencebox.replacing import replace_file
 
 DIRECT = "direct"
 """Instead of a pod: an address that this machine can reach by itself."""
+NODE_LOGS = "node-logs.json"
 SERVICE = "service:"
 """Before a `namespace/name`: any ready pod of that Service."""
 
@@ -94,11 +99,25 @@ async def keep(state: Path, owner: int | None) -> None:
     loop = asyncio.get_running_loop()
     if owner is not None:
         loop.add_reader(os.pidfd_open(owner), ended.set)
-    following = asyncio.create_task(Follower(kubeconfig, state / "logs").follow())
+    following = asyncio.create_task(Follower(kubeconfig, state / "logs", node_logs_of(state)).follow())
     async with server:
         await ended.wait()
     following.cancel()
     subprocess.Popen(command_line.ibox("down", "--instance", state.name))
+
+
+def tell_node_logs(state: Path, folders: Sequence[Path]) -> None:
+    """Say, before there is a door, where the nodes' own log files are on this machine."""
+    replace_file(state / NODE_LOGS, json.dumps([str(folder) for folder in folders]))
+
+
+def node_logs_of(state: Path) -> NodeLogs | None:
+    """The nodes' files, if every node's can be read by us."""
+    try:
+        folders = [Path(folder) for folder in json.loads((state / NODE_LOGS).read_text())]
+    except FileNotFoundError:
+        return None
+    return NodeLogs(folders) if folders and all(os.access(folder, os.R_OK | os.X_OK) for folder in folders) else None
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from inferencebox.providers.kubernetes.node_logs import NodeLogs
 from inferencebox.providers.kubernetes.streams import ApiServer
 
 OTHERS = {"kube-system", "kube-node-lease", "kube-public", "local-path-storage"}
@@ -20,9 +21,11 @@ class Follower:
     Args:
         kubeconfig: of the cluster.
         folder: where the files are; `<namespace>.<pod>.<container>.log`, and `tier-1-access.<pod>.log`.
+        nodes: the nodes' own files, where they can be read; else the API server is asked.
     """
 
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+    def __init__(self, kubeconfig: Path, folder: Path, nodes: NodeLogs | None = None) -> None:
+        self._nodes = nodes
         api = ApiServer.of(kubeconfig)
         self._folder = folder
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -55,11 +58,13 @@ class Follower:
             run = each.get("containerID", "")
             if run and run not in self._followed:
                 file = self._folder / f"{_name(metadata, each['name'])}.log"
-                self._followed[run] = asyncio.create_task(
-                    self._copy(metadata["namespace"], metadata["name"], each["name"], file)
-                )
+                self._followed[run] = asyncio.create_task(self._copy(pod, each, file))
 
-    async def _copy(self, namespace: str, pod: str, container: str, file: Path) -> None:
+    async def _copy(self, pod: dict[str, Any], container: dict[str, Any], file: Path) -> None:
+        if self._nodes is None or not await self._nodes.copy(pod, container, file):
+            await self._ask(pod["metadata"]["namespace"], pod["metadata"]["name"], container["name"], file)
+
+    async def _ask(self, namespace: str, pod: str, container: str, file: Path) -> None:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         params = {"container": container, "follow": "true"}
         try:
