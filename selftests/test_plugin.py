@@ -380,7 +380,7 @@ def test_reports_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run(MIXED, "--reports", str(tmp_path / "file" / "x"))
     assert result.ret == 2
-    result.stdout.fnmatch_lines(["*Reports can't be written to*--reports DIR*"])
+    result.stdout.fnmatch_lines(["*Reports can't be written to*--reports=DIR*"])
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
