@@ -8,6 +8,7 @@ server and the container runtime a fifth of a core for a hundred containers (see
 import asyncio
 import os
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,7 +62,7 @@ class NodeLogs:
         return None
 
 
-async def _copy(source: Path, lines: BinaryIO, log: Any) -> None:
+async def _copy(source: Path, lines: BinaryIO, log: FileIO) -> None:
     """Copy until the file is another one (it grew too large) or gone, and all that was in it is read."""
     rest = b""
     while True:
