@@ -15,6 +15,7 @@ from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.redaction import redact
+from inferencebox.replacing import replace_file
 
 RUN_FILE = "run.jsonl"
 ATTACHMENTS = "attachments"
@@ -47,9 +48,7 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder / ATTACHMENTS, ignore_errors=True)
-            fresh = folder / f".{RUN_FILE}.{os.getpid()}"
-            fresh.write_bytes(b"")
-            fresh.replace(folder / RUN_FILE)
+            replace_file(folder / RUN_FILE, b"")
         except OSError as error:
             raise reports_problem(folder, error) from error
         return cls(folder)
@@ -89,9 +88,7 @@ class Journal:
         target = self.folder / ATTACHMENTS / name
         target.parent.mkdir(exist_ok=True)
         if not target.exists():
-            part = target.with_name(f".{name}.{os.getpid()}")
-            part.write_bytes(content)
-            part.replace(target)
+            replace_file(target, content)
         del event["body"]
         event["file"] = f"{ATTACHMENTS}/{name}"
 

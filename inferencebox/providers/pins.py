@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from inferencebox.release import Release
+from inferencebox.replacing import replace_file
 
 FILE = "release.json"
 ABOUT = {"purpose", "expected_seconds"}
@@ -18,9 +19,7 @@ def path(state: Path) -> Path:
 
 def write(file: Path, release: Release) -> None:
     """Write it down whole, as a file that `Release.load` takes."""
-    partial = file.with_name(f".{file.name}")
-    partial.write_text(release.model_dump_json(exclude_defaults=True))
-    partial.replace(file)
+    replace_file(file, release.model_dump_json(exclude_defaults=True))
 
 
 def reference(state: Path, name: str) -> str:

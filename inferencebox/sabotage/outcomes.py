@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from inferencebox.journal import reports_problem
+from inferencebox.replacing import replace_file
 from inferencebox.report.reading import KILL_MATRIX
 from inferencebox.verdicts import AS_EXPECTED, JUDGED_WELL
 
@@ -107,14 +108,14 @@ class Record:
         """For the reports (YAML) and for going on (JSON)."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(
+            replace_file(
                 self.folder / KILL_MATRIX,
                 yaml.safe_dump(self.matrix(), sort_keys=False, allow_unicode=True, width=1000),
             )
             kept = {"facts": self.facts, "outcomes": {name: asdict(each) for name, each in self.outcomes.items()}}
             for name, outcome in self.outcomes.items():
                 kept["outcomes"][name]["verdict"] = outcome.word
-            _write(self.folder / RESUME_FILE, json.dumps(kept, indent=1))
+            replace_file(self.folder / RESUME_FILE, json.dumps(kept, indent=1))
         except OSError as error:
             raise reports_problem(self.folder, error) from error
 
@@ -142,9 +143,3 @@ def _outcome(entry: Mapping[str, Any]) -> Outcome:
 
 def _verdict(entry: Mapping[str, Any]) -> Verdict:
     return Verdict(**{**entry, "stayed_green": tuple(entry.get("stayed_green", ()))})
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)

@@ -265,8 +265,8 @@ class Cluster:
         return set(self.engine.run(*listed).split())
 
     def _load(self, where: str, archive: Path, key: str) -> None:
-        script = shlex.join(["ctr", *node.IMPORT])
-        script = f'[ -e "$0" ] && exec {script} "$0"; exec {script} -'
+        import_ = shlex.join(["ctr", *node.IMPORT])
+        script = f'[ -e "$0" ] && exec {import_} "$0"; exec {import_} -'
         with archive.open("rb") as content:
             words: list[str | Path] = [self.engine.docker, "exec", "--interactive", where, "sh", "-c", script]
             done = subprocess.run([*words, _in_node(archive)], stdin=content, capture_output=True, text=True)

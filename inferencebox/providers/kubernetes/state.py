@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inferencebox.errors import SetupProblem
 from inferencebox.platform import Endpoint
+from inferencebox.replacing import replace_file
 
 FILE = "kubernetes.json"
 
@@ -59,6 +60,4 @@ def read(state: Path) -> Record:
 
 
 def write(state: Path, record: Record) -> None:
-    partial = path(state).with_suffix(".new")
-    partial.write_text(json.dumps(asdict(record), indent=1))
-    partial.replace(path(state))
+    replace_file(path(state), json.dumps(asdict(record), indent=1))

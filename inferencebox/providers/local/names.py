@@ -6,6 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from inferencebox.replacing import replace_file
+
 from .addresses import NAMES
 from .control_plane import Kubectl
 
@@ -15,9 +17,7 @@ def write(state: Path, kubectl: Kubectl | None = None) -> None:
     with FileLock(state / "hosts.lock"):  # several test processes add workloads at the same time
         names = {"localhost": "127.0.0.1", **(_services(kubectl) if kubectl else {}), **NAMES}
         text = "".join(f"{address} {name}\n" for name, address in names.items())
-        partial = state / "hosts.new"
-        partial.write_text(text)
-        partial.replace(state / "hosts")
+        replace_file(state / "hosts", text)
 
 
 def _services(kubectl: Kubectl) -> dict[str, str]:

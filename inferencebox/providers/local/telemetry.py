@@ -15,6 +15,7 @@ from inferencebox.manifests import Document, load
 from inferencebox.paths import manifests_dir
 from inferencebox.pki import Certificate
 from inferencebox.platform import Workload, WorkloadSpec
+from inferencebox.replacing import replace_file
 
 from .addresses import PODS
 from .box import project_python
@@ -120,10 +121,7 @@ class Telemetry:
         models = [_target(each, 8080) for each in everyone if SERVED_LABEL in each.labels]
         proxies = [_TIER_2, *(_target(each, 15090) for each in everyone if each.mesh)]
         for name, targets in (("models", models), ("proxies", proxies)):
-            file = self.targets / f"{name}.json"
-            partial = file.with_suffix(".new")
-            partial.write_text(json.dumps(targets))
-            partial.replace(file)
+            replace_file(self.targets / f"{name}.json", json.dumps(targets))
 
     def programs(self) -> list[Program]:
         home, source = self.home, manifests_dir() / "observability"
