@@ -21,6 +21,7 @@ from programs_kit import TOOLCHAIN, FakeGo, write_pins
 from inferencebox import images
 from inferencebox.errors import SetupProblem
 from inferencebox.images import archive, recipes, sources
+from inferencebox.images.python import Python
 from inferencebox.images.recipes import Recipes
 from inferencebox.images.sets import LockedDistributions
 from inferencebox.images.tree import Tree
@@ -28,7 +29,7 @@ from inferencebox.layers.catalogue import layers
 from inferencebox.layers.choice import sparable
 from inferencebox.programs import provision, pypi
 from inferencebox.programs import registry as client
-from inferencebox.programs.commands import Commands
+from inferencebox.programs.commands import CommandFailed, Commands
 from inferencebox.providers.kind import node
 from inferencebox.release import DEFAULT_RELEASE, Release
 
@@ -350,6 +351,46 @@ def test_why_one_cannot_be_had_is_said_with_its_name(
     assert why in said
 
 
+LOADER = """#!/bin/sh
+[ "$1" = --library-path ] || exit 1
+shift 3
+exec {python} "$@"
+"""
+
+
+def python_of_packages(root: Path) -> Python:
+    """Where a set of packages would be: its loader hands over to the Python that runs us."""
+    loader = root / "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+    loader.parent.mkdir(parents=True)
+    loader.write_text(LOADER.format(python=sys.executable))
+    loader.chmod(0o755)
+    return Python(root, Commands(root / "logs"))
+
+
+def test_modules_are_compiled_once_and_not_in_each_container(tmp_path: Path) -> None:
+    site = tmp_path / "site/greeter"
+    (site / "tests").mkdir(parents=True)
+    (tmp_path / "greeter.py").write_text("def greet():\n    raise ValueError('no')\n")
+    (site / "__init__.py").symlink_to(tmp_path / "greeter.py")
+    (site / "tests/test_greeter.py").write_text("import greeter\n")
+    python_of_packages(tmp_path / "packages").compile("greeter", site.parent)
+    (compiled,) = site.parent.rglob("*.pyc")
+    assert compiled.parent == site / "__pycache__"
+    (tmp_path / "greeter.py").write_text("changed = True\n")  # nobody looks at it
+    imported = "import sys; sys.path.append(sys.argv[1]); from greeter import greet; print(greet.__name__)"
+    words = [sys.executable, "-I", "-c", imported, site.parent]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "greet\n"
+    assert str(tmp_path).encode() not in compiled.read_bytes()
+
+
+def test_what_is_not_python_is_said_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/broken.py").write_text("def (:\n")
+    with pytest.raises(CommandFailed) as failure:
+        python_of_packages(tmp_path / "packages").compile("greeter", tmp_path / "site")
+    assert "broken.py" in failure.value.log.read_text() + str(failure.value)
+
+
 def test_a_tree_keeps_debians_merged_folders() -> None:
     tree = Tree()
     tree.write("/lib/x", "")
@@ -385,7 +426,8 @@ def test_a_node_starts_with_images_that_the_release_has() -> None:
 
 def test_a_python_set_changes_only_with_what_is_in_it() -> None:
     known = recipes.known()
-    sources = LockedDistributions(Commands(Path("unused")))
+    commands = Commands(Path("unused"))
+    sources = LockedDistributions(commands, lambda: Python(Path("unused"), commands))
     wanted = {name: sources.recipe(one)["requirements"] for name, one in known.python.items()}
     assert "kserve==" in wanted["models"]
     assert "kserve==" not in wanted["web"]

@@ -1,6 +1,6 @@
 """``manifests/images.yaml``: what images are put together from where no registry has them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from pydantic import Field, model_validator
@@ -108,8 +108,8 @@ class Recipes(Pin):
                     raise ValueError(f"image {name}: no {kind} {', '.join(sorted(unknown))}")
         return self
 
-    def package_sets(self, recipe: Recipe) -> list[Item]:
-        return [self.packages[name].model_copy(update={"name": f"packages-{name}"}) for name in recipe.packages]
+    def package_sets(self, names: Sequence[str]) -> list[Item]:
+        return [self.packages[name].model_copy(update={"name": f"packages-{name}"}) for name in names]
 
     def python_sets(self, recipe: Recipe) -> list[Item]:
         return [self.python[name].model_copy(update={"name": f"python-{name}"}) for name in recipe.python]

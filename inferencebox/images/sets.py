@@ -3,11 +3,12 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from inferencebox.images.python import MODULES, PACKAGE, VERSION, Python
 from inferencebox.images.recipes import PackageSet, PythonSet
 from inferencebox.paths import project_root
 from inferencebox.programs import apt, pypi
@@ -16,9 +17,6 @@ from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.sources.base import Made, Outcomes, each
 from inferencebox.programs.store import digest_of
 from inferencebox.release import Item
-
-PYTHON_VERSION = "3.11"
-"""Debian 12's, which images run."""
 
 
 class UnpackedPackages:
@@ -43,7 +41,7 @@ class UnpackedPackages:
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
         assert isinstance(item, PackageSet)
-        return {"packages": item.packages}
+        return {"packages": item.packages, **({"compiled": True} if PACKAGE in item.packages else {})}
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         packages = apt.Packages(work, self._commands)
@@ -55,18 +53,26 @@ class UnpackedPackages:
         debs = packages.download(item.packages, work / item.name)
         root = work / f"made-{item.name}"
         packages.unpack(debs, root)
+        if PACKAGE in item.packages:
+            Python(root, self._commands).compile(item.name, root / MODULES)
         return Made(root, "", {deb.name: digest_of(deb) for deb in debs})
 
 
 class LockedDistributions:
-    """Sets of Python distributions, by the checksums of ``uv.lock``, as wheels for Debian's Python."""
+    """Sets of Python distributions, by the checksums of ``uv.lock``, as wheels for Debian's Python.
+
+    Args:
+        commands: what uv is run with.
+        find_python: gets that Python.
+    """
 
     name = "uv"
     needs_bytes = 2 << 30
     uses_all_cores = False
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, find_python: Callable[[], Python]) -> None:
         self._commands = commands
+        self._find_python = find_python
 
     def offers(self, item: Item) -> bool:
         return isinstance(item, PythonSet)
@@ -79,7 +85,7 @@ class LockedDistributions:
 
     def recipe(self, item: Item) -> Mapping[str, Any]:
         assert isinstance(item, PythonSet)
-        return {"python": PYTHON_VERSION, "requirements": requirements_of(*_which(item))}
+        return {"python": VERSION, "compiled": True, "requirements": requirements_of(*_which(item))}
 
     def make(self, items: Sequence[Item], work: Path) -> Outcomes:
         return each(items, lambda item: self._make_one(item, work))
@@ -89,14 +95,15 @@ class LockedDistributions:
         requirements, target = work / "requirements.txt", work / "out"
         requirements.write_text(requirements_of(*_which(item)))
         options = ["--only-binary", ":all:", "--require-hashes", "--no-deps", "--link-mode", "copy"]
-        python: list[str | Path] = ["--python-version", PYTHON_VERSION, "--target", target]
+        python: list[str | Path] = ["--python-version", VERSION, "--target", target]
         words = [*pypi.uv(), "pip", "install", *python, *options, "-r", requirements]
         try:
             self._commands.run(item.name, words, cwd=project_root(), env=os.environ)
+            for folder in [*target.rglob("__pycache__"), target / "bin"]:
+                shutil.rmtree(folder, ignore_errors=True)
+            self._find_python().compile(item.name, target)
         except CommandFailed as failure:
             raise Unavailable(f"no {item.name} ({failure})", f"read {failure.log}, then run this again") from failure
-        for folder in [*target.rglob("__pycache__"), target / "bin"]:
-            shutil.rmtree(folder, ignore_errors=True)
         return Made(target, "", {"requirements": digest_of(requirements)})
 
 

@@ -1,12 +1,13 @@
 """Where images come from: their vendor's registry by digest, or put together here from the same programs."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inferencebox.images import archive
+from inferencebox.images.python import SET, Python
 from inferencebox.images.recipes import PROJECT, TRAINED, Recipe, Recipes, split_source
 from inferencebox.images.tree import Tree
 from inferencebox.paths import project_root
@@ -99,8 +100,8 @@ class Ingredients:
         """Everything that has to be there before the image can be put together."""
         files = [self.release.files_of(layer) for layer in recipe.layers_used()]
         programs = self.release.select([*recipe.programs, *recipe.packages_of])
-        sets = recipe.model_copy(update={"packages": [*recipe.packages, *_implied(recipe)]})
-        return [*programs, *files, *self.recipes.package_sets(sets), *self.recipes.python_sets(recipe)]
+        packages = self.recipes.package_sets([*recipe.packages, *_implied(recipe)])
+        return [*programs, *files, *packages, *self.recipes.python_sets(recipe)]
 
     def keys(self, recipe: Recipe) -> dict[str, list[str]]:
         return {item.name: self.provisioner.keys(item) for item in self.items(recipe)}
@@ -112,14 +113,20 @@ class Ingredients:
 
 
 class AssembledImages:
-    """Puts images together as their recipes say. Neither root nor an engine is needed."""
+    """Puts images together as their recipes say. Neither root nor an engine is needed.
+
+    Args:
+        ingredients: what recipes are made of.
+        find_python: gets what compiles the modules of images that have Python.
+    """
 
     name = "recipe"
     needs_bytes = 2 << 30
     uses_all_cores = False
 
-    def __init__(self, ingredients: Ingredients) -> None:
+    def __init__(self, ingredients: Ingredients, find_python: Callable[[], Python]) -> None:
         self._ingredients = ingredients
+        self._find_python = find_python
 
     def offers(self, item: Item) -> bool:
         return isinstance(item, ImagePin) and self._ingredients.recipe(item) is not None
@@ -137,6 +144,7 @@ class AssembledImages:
         return {
             "reference": _pin(item).reference,
             "recipe": recipe.model_dump(),
+            "compiled": SET in recipe.packages,
             "accounts": self._ingredients.recipes.accounts,
             "ingredients": self._ingredients.keys(recipe),
             "files": {str(path.relative_to(project_root())): digest_of(path) for path in _files(folders)},
@@ -156,6 +164,8 @@ class AssembledImages:
             *([_site(recipe, there)] if recipe.python else []),
             self._rest(recipe, there),
         ]
+        if SET in recipe.packages:
+            self._compile(item.name, layers[-1], work / "modules")
         config = {
             "Entrypoint": recipe.entrypoint,
             "Cmd": recipe.command,
@@ -193,12 +203,22 @@ class AssembledImages:
             tree.add(path, there[name], 0o755)
         for path, source in recipe.files.items():
             origin = _origin(source, there)
-            tree.graft(origin, path) if origin.is_dir() else tree.add(path, origin)
+            tree.graft(origin, path, compiled=False) if origin.is_dir() else tree.add(path, origin)
         for path, mode in recipe.folders.items():
             tree.folder(path, int(mode, 8))
         for path, target in recipe.links.items():
             tree.link(path, target)
         return tree
+
+    def _compile(self, name: str, tree: Tree, work: Path) -> None:
+        """Add what Python makes of the modules in a layer."""
+        work.mkdir()
+        for path, source in tree.modules().items():
+            (work / path).parent.mkdir(parents=True, exist_ok=True)
+            (work / path).symlink_to(source)
+        self._find_python().compile(name, work)
+        for compiled in work.rglob("*.pyc"):
+            tree.add(compiled.relative_to(work).as_posix(), compiled, 0o644)
 
     def _furnish(self, tree: Tree, recipe: Recipe, there: Mapping[str, Path]) -> None:
         """What programs expect of any machine: accounts, names, a place for temporary files."""

@@ -44,10 +44,16 @@ class Tree:
     def folder(self, path: str, mode: int = FOLDER_MODE) -> None:
         self._put(path, Node(mode, folder=True))
 
-    def graft(self, root: Path, at: str = "/") -> None:
-        """Everything below a folder of this machine."""
+    def graft(self, root: Path, at: str = "/", compiled: bool = True) -> None:
+        """Everything below a folder of this machine.
+
+        Args:
+            root: the folder.
+            at: where it is in the image.
+            compiled: also what Python has made of modules; what is there may be another Python's.
+        """
         for source in sorted(root.rglob("*")):
-            if COMPILED in source.parts:
+            if COMPILED in source.parts and not compiled:
                 continue
             path = posixpath.join(at, source.relative_to(root).as_posix())
             if source.is_symlink():
@@ -56,6 +62,10 @@ class Tree:
                 self.folder(path, source.stat().st_mode & 0o7777 | 0o700)
             elif source.is_file():
                 self.add(path, source, source.stat().st_mode & 0o7777)
+
+    def modules(self) -> dict[str, Path]:
+        """The files that Python may import, and where they come from."""
+        return {path: node.source for path, node in self.nodes.items() if node.source and path.endswith(".py")}
 
     def save(self, target: Path) -> str:
         """Write the layer; its sha256."""

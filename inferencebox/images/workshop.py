@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inferencebox.images import recipes
+from inferencebox.images.python import SET, Python
 from inferencebox.images.sets import LockedDistributions, UnpackedPackages
 from inferencebox.images.sources import AssembledImages, Ingredients, PulledImages
 from inferencebox.paths import cache_dir
@@ -34,11 +35,11 @@ class Workshop:
         self.inside_sources: list[Source] = [
             *sources_for(release, self.store, self.commands),
             UnpackedPackages(self.commands),
-            LockedDistributions(self.commands),
+            LockedDistributions(self.commands, self._python),
         ]
         self.inside = Provisioner(self.store, self.inside_sources, self.commands, self.progress, use_path=False)
         self._ingredients = Ingredients(recipes.known(), release, self.inside)
-        sources: list[Source] = [PulledImages(), AssembledImages(self._ingredients)]
+        sources: list[Source] = [PulledImages(), AssembledImages(self._ingredients, self._python)]
         self.images = Provisioner(self.store, sources, self.commands, self.progress, again)
 
     def obstacle(self, name: str) -> str | None:
@@ -66,3 +67,8 @@ class Workshop:
         here = [self._ingredients.recipe(pin) for pin in pins if pin.name in undone and not pin.digest]
         self._ingredients.get([recipe for recipe in here if recipe])
         return {name.removeprefix(IMAGE_PREFIX): path for name, path in self.images.provide(pins).items()}
+
+    def _python(self) -> Python:
+        """What compiles the modules in images: the Python that will run them."""
+        (packages,) = recipes.known().package_sets([SET])
+        return Python(self.inside.provide([packages])[packages.name], self.commands)

@@ -19,6 +19,8 @@ from inferencebox.traffic import burst
 from inferencebox.waiting import Timeouts, confirm, consistently, eventually
 
 SETTLED: Any = {"within": Timeouts.current().metric, "every": 1.0}
+SETTLED_SECONDS = 30.0
+"""What is charged is known after a scrape, a reading of the chargeback service's and another scrape, 25 s at most."""
 
 
 JOBS = {"kserve-model", "mesh", "tier-1", "istiod", "chargeback", "jaeger", "alertmanager", "prometheus"}
@@ -119,14 +121,14 @@ def test_fifty_requests_are_fifty_in_every_counter(
 
 
 def settled(metrics: Prometheus, *queries: str) -> None:
-    """Waits until counters are there and no longer grow."""
-    seen: list[list[float]] = []
+    """Waits until counters are there and no longer grow: not since before what grows last heard of the last request."""
 
-    def ask() -> bool:
-        seen.append([metrics.query(query).total for query in queries])
-        return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3] and min(seen[-1]) > 0
+    def growing() -> list[str]:
+        now = {query: metrics.query(query).total for query in queries}
+        before = {query: metrics.query(f"{query} offset {SETTLED_SECONDS:.0f}s").total for query in queries}
+        return [query for query in queries if not 0 < now[query] == before[query]]
 
-    eventually(ask, equals(True), within=Timeouts.current().metric, every=3)
+    eventually(growing, equals([]), within=2 * Timeouts.current().metric, every=3)
 
 
 def caught_up(metrics: Prometheus, job: str) -> None:

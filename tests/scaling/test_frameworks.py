@@ -87,13 +87,15 @@ def registry(platform: Platform, kube: Kube) -> Iterator[Registry]:
         {"apiVersion": "v1", "kind": "Pod", "metadata": inside, "spec": spec},
         {"apiVersion": "v1", "kind": "Service", "metadata": inside, "spec": ports},
     ]
-    kube.apply(documents[0])[0].require()
-    eventually(lambda: kube.get("serviceaccount", "default", name).ok, equals(True))  # no pod gets in before it
-    for reply in kube.apply(documents[1:]):
-        reply.require()
-    kube.wait_condition("pod", "models", name, "Ready")
-    yield Registry(name)
-    kube.delete_all(documents)
+    try:
+        kube.apply(documents[0])[0].require()
+        eventually(lambda: kube.get("serviceaccount", "default", name).ok, equals(True))  # no pod gets in before it
+        for reply in kube.apply(documents[1:]):
+            reply.require()
+        kube.wait_condition("pod", "models", name, "Ready", within=Timeouts.current().first_ready)
+        yield Registry(name)
+    finally:
+        kube.delete_all(documents)
 
 
 def sklearn(uri: str) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def sklearn(uri: str) -> dict[str, Any]:
 
 @scenario("SCL-13", needs=NEEDS, sabotage="networkpolicy.registry-shut-out", seconds=60)
 @pytest.mark.parametrize("framework", ["sklearn", "onnx", *RUNTIMES])
-def test_models_of_each_framework_are_served(framework, own_service, registry, gateway, tenant_a, platform, story):
+def test_models_of_each_framework_are_served(framework, own_service, request, gateway, tenant_a, platform, story):
     """A model of each framework gets ready and predicts, by KServe's runtime for it or by the platform's own server."""
     image, why = RUNTIMES.get(framework, ("", ""))
     if image and image not in Release.load(platform.release).images:
@@ -112,6 +114,7 @@ def test_models_of_each_framework_are_served(framework, own_service, registry, g
         )
     with story.when("the model is declared, and is ready"):
         if framework == "sklearn":
+            registry = request.getfixturevalue("registry")
             predictor = sklearn(registry.uri(IRIS_FILE))
             service = own_service("tenant-a", predictor=predictor, annotations=PAST_THE_SIDECAR, max_replicas=1)
         else:

@@ -147,15 +147,7 @@ class Mesh:
             "proxyAdminPort": ENVOY_ADMIN_PORT,
             "concurrency": 1,
             "terminationDrainDuration": "1s",
-            "proxyStatsMatcher": {
-                "inclusionRegexps": [
-                    r"istio\.request.*",
-                    ".*outlier_detection.*",
-                    ".*upstream_rq.*",
-                    ".*rbac.*",
-                    ".*ssl.*",
-                ]
-            },
+            "proxyStatsMatcher": {"inclusionRegexps": ["istio[.]request.*", ".*outlier_detection.*", ".*rbac.*"]},
         }
         entry: dict[str, str] = {}
         if readiness:
