@@ -104,6 +104,14 @@ def test_a_cluster_is_created_by_the_pinned_kind_with_our_node_image(box: Cluste
     assert box.context == "kind-box"
 
 
+def test_the_clusters_own_parts_ask_for_what_they_need_on_one_node(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    asked = calls(home, "kubectl")
+    for part, cpu in (("daemonset/kube-proxy", "50m"), ("deployment/coredns", "20m")):
+        assert any(f"set resources {part}" in call and call.endswith(f"--requests=cpu={cpu}") for call in asked)
+    assert any("scale deployment/coredns" in call and call.endswith("--replicas=1") for call in asked)
+
+
 def test_nothing_is_left_where_we_were(box: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = home / "here"
     here.mkdir()

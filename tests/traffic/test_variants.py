@@ -43,6 +43,9 @@ def test_an_experiment_splits_evenly_and_a_group_stays_with_its_variant(
             eventually(pinned, from_version(version), streak=3)
             verdict = judge_replies(pinned, {version: 1.0}, delta=0.2, cap=AT_MOST_ASKED)
             assert verdict.ok, verdict.reason
+    with story.given("the change has reached the gateway: either variant answers"):
+        for version in EVEN:
+            eventually(call.with_(quiet=True), from_version(version), every=0.01)
     with story.then("everybody else is split evenly: between 45 and 55 % for either"):
         verdict = judge_replies(call, EVEN, delta=0.05, cap=AT_MOST_ASKED)
         story.plot("who replied", verdict.plot)

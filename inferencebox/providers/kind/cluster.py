@@ -46,9 +46,10 @@ NAMESPACES = ("kube-system", "local-path-storage")
 LOADED = "/var/lib/inferencebox/loaded"
 STORE = "/var/lib/inferencebox/store"
 """In a node: this machine's store of archives, where the engine is this machine's."""
-PROXY_REQUESTS = "--requests=cpu=50m"
-"""kubeadm asks for nothing for kube-proxy, so on a busy node it gets next to no CPU: seen on two full cores, that half
-of the changes of a Service's pods arrived after 9 s or more, one in ten after 24 s."""
+SHARES = {"daemonset/kube-proxy": "50m", "deployment/coredns": "20m"}
+"""What the cluster's own parts ask for. kubeadm asks for nothing for kube-proxy, so on a busy node it gets next to no
+CPU: seen on two full cores, that half of the changes of a Service's pods arrived after 9 s or more, one in ten after
+24 s. For DNS it asks for a tenth of a core, twice, which no pod can then be given."""
 AUDIT_POLICY = "kubernetes-audit.yaml"
 AUDIT_FOLDER = "/etc/kubernetes/audit"
 """On the control plane: what its API server notes (manifests/observability)."""
@@ -137,7 +138,15 @@ class Cluster:
         except subprocess.CalledProcessError as failure:
             raise SetupProblem(f"kind cannot create {self.name}: {self._said()}", f"read {self.log}") from failure
         self._wait()
-        self.kubectl("set", "resources", "daemonset/kube-proxy", "--namespace", "kube-system", PROXY_REQUESTS)
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Fit what kubeadm has put in the cluster to the node it is on; it was made for nodes of its own."""
+        inside = ("--namespace", "kube-system")
+        for part, cpu in SHARES.items():
+            self.kubectl("set", "resources", part, *inside, f"--requests=cpu={cpu}")
+        if len(self.nodes()) == 1:
+            self.kubectl("scale", "deployment/coredns", *inside, "--replicas=1")
 
     def delete(self) -> None:
         """Delete the cluster with all its volumes; no error if there is none."""
