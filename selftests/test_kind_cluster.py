@@ -112,6 +112,12 @@ def test_the_clusters_own_parts_ask_for_what_they_need_on_one_node(box: Cluster,
     assert any("scale deployment/coredns" in call and call.endswith("--replicas=1") for call in asked)
 
 
+def test_a_nodes_kubelet_and_containerd_do_not_wait_for_its_pods(box: Cluster, home: Path) -> None:
+    box.create("node:1", nodes=1)
+    for unit in ("kubelet.service", "system.slice"):
+        assert f"exec box-control-plane systemctl set-property {unit} CPUWeight=900" in calls(home, "docker")
+
+
 def test_nothing_is_left_where_we_were(box: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = home / "here"
     here.mkdir()
