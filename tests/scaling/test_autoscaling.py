@@ -172,6 +172,8 @@ def test_the_fewest_and_the_most_are_kept(
         bounded = own_service("tenant-a", max_replicas=1, scale_target=1, annotations=SOON_IDLE)
         other = own_service("tenant-a", annotations=SOON_IDLE)
     ask = gateway.predict(bounded, tenant_a.token, headers=AT_WORK).with_(timeout=30)
+    with story.given("the one with one at most is awake, however long the others took to come up"):
+        confirm(ask.with_(timeout=Timeouts.current().cold_start)(), answered(200))
     with PodWatch(kept) as idle:
         with story.when("six users ask the one that may have one pod"), PodWatch(bounded) as busy:
             seen = load(ask.called("a prediction under load"), users=6, seconds=20)

@@ -32,8 +32,6 @@ done
 """
 """Runs a program again whenever it ends, unless it is to be stopped: a replica's program can end without its pod."""
 REQUESTS = {"cpu": "5m", "memory": "48Mi"}
-SERVING_REQUESTS = {**REQUESTS, "cpu": "40m"}
-"""A pod's part of a busy node is what it asks for: at 5m, on two full cores, a replica took over a minute to begin."""
 LIMITS = {"cpu": "400m", "memory": "384Mi"}
 LATE = 5
 """Seconds after which a replica that says nothing counts as not ready. One that says so does at once."""
@@ -94,7 +92,7 @@ def _container(spec: WorkloadSpec, image: str, traced: bool) -> dict[str, Any]:
         "imagePullPolicy": "IfNotPresent",
         "command": command,
         "env": [{"name": name, "value": value} for name, value in {**spans, **replicas.environment(spec)}.items()],
-        "resources": {"requests": SERVING_REQUESTS if program else REQUESTS, "limits": LIMITS},
+        "resources": {"requests": REQUESTS, "limits": LIMITS},
         "volumeMounts": [{"name": "keeper", "mountPath": "/run/keeper"}],
     }
     if program:
