@@ -1,7 +1,7 @@
 """Where images come from: their vendor's registry by digest, or put together here from the same programs."""
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from inferencebox.images.python import SET, Python
 from inferencebox.images.recipes import PROJECT, TRAINED, Recipe, Recipes, split_source
 from inferencebox.images.tree import Tree
 from inferencebox.paths import project_root
+from inferencebox.programs.commands import Commands
 from inferencebox.programs.errors import Unavailable
 from inferencebox.programs.provision import Provisioner
 from inferencebox.programs.registry import Image, probe, split_reference
@@ -117,16 +118,16 @@ class AssembledImages:
 
     Args:
         ingredients: what recipes are made of.
-        find_python: gets what compiles the modules of images that have Python.
+        commands: what modules are compiled with.
     """
 
     name = "recipe"
     needs_bytes = 2 << 30
     uses_all_cores = False
 
-    def __init__(self, ingredients: Ingredients, find_python: Callable[[], Python]) -> None:
+    def __init__(self, ingredients: Ingredients, commands: Commands) -> None:
         self._ingredients = ingredients
-        self._find_python = find_python
+        self._commands = commands
 
     def offers(self, item: Item) -> bool:
         return isinstance(item, ImagePin) and self._ingredients.recipe(item) is not None
@@ -144,7 +145,6 @@ class AssembledImages:
         return {
             "reference": _pin(item).reference,
             "recipe": recipe.model_dump(),
-            "compiled": SET in recipe.packages,
             "accounts": self._ingredients.recipes.accounts,
             "ingredients": self._ingredients.keys(recipe),
             "files": {str(path.relative_to(project_root())): digest_of(path) for path in _files(folders)},
@@ -165,7 +165,8 @@ class AssembledImages:
             self._rest(recipe, there),
         ]
         if SET in recipe.packages:
-            self._compile(item.name, layers[-1], work / "modules")
+            python = Python(there[f"packages-{SET}"], self._commands)
+            _compile(python, item.name, layers[-1], work / "modules")
         config = {
             "Entrypoint": recipe.entrypoint,
             "Cmd": recipe.command,
@@ -210,16 +211,6 @@ class AssembledImages:
             tree.link(path, target)
         return tree
 
-    def _compile(self, name: str, tree: Tree, work: Path) -> None:
-        """Add what Python makes of the modules in a layer."""
-        work.mkdir()
-        for path, source in tree.modules().items():
-            (work / path).parent.mkdir(parents=True, exist_ok=True)
-            (work / path).symlink_to(source)
-        self._find_python().compile(name, work)
-        for compiled in work.rglob("*.pyc"):
-            tree.add(compiled.relative_to(work).as_posix(), compiled, 0o644)
-
     def _furnish(self, tree: Tree, recipe: Recipe, there: Mapping[str, Path]) -> None:
         """What programs expect of any machine: accounts, names, a place for temporary files."""
         accounts = self._ingredients.recipes.accounts
@@ -252,6 +243,17 @@ def _site(recipe: Recipe, there: Mapping[str, Path]) -> Tree:
     for name in recipe.python:
         tree.graft(there[f"python-{name}"], SITE)
     return tree
+
+
+def _compile(python: Python, name: str, tree: Tree, work: Path) -> None:
+    """Add what Python makes of the modules in a layer."""
+    work.mkdir()
+    for path, source in tree.modules().items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).symlink_to(source)
+    python.compile(name, work)
+    for compiled in work.rglob("*.pyc"):
+        tree.add(compiled.relative_to(work).as_posix(), compiled, 0o644)
 
 
 def _service(name: str) -> Path:

@@ -39,7 +39,7 @@ class Workshop:
         ]
         self.inside = Provisioner(self.store, self.inside_sources, self.commands, self.progress, use_path=False)
         self._ingredients = Ingredients(recipes.known(), release, self.inside)
-        sources: list[Source] = [PulledImages(), AssembledImages(self._ingredients, self._python)]
+        sources: list[Source] = [PulledImages(), AssembledImages(self._ingredients, self.commands)]
         self.images = Provisioner(self.store, sources, self.commands, self.progress, again)
 
     def obstacle(self, name: str) -> str | None:

@@ -148,13 +148,14 @@ class Cluster:
 
     def _share_out(self) -> None:
         """Fit what kubeadm has put in the cluster to the nodes it is on: they have more to do than to be a cluster."""
-        for name in self.nodes():
+        nodes = self.nodes()
+        for name in nodes:
             for unit in PROMPT:
                 self.engine.run("exec", name, "systemctl", "set-property", unit, WEIGHT)
         inside = ("--namespace", "kube-system")
         for part, cpu in SHARES.items():
             self.kubectl("set", "resources", part, *inside, f"--requests=cpu={cpu}")
-        if len(self.nodes()) == 1:
+        if len(nodes) == 1:
             self.kubectl("scale", "deployment/coredns", *inside, "--replicas=1")
 
     def delete(self) -> None:
