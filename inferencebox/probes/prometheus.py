@@ -119,6 +119,10 @@ class Prometheus:
         """Of counters, from now on: ``growth()`` is by how much they have grown."""
         return Growth(self, query, self.query(query))
 
+    def lately(self, query: str, seconds: float) -> float:
+        """By how much the total of counters has grown within the last seconds; what was not there yet counts as 0."""
+        return self.query(query).total - self.query(f"{query} offset {seconds:.0f}s").total
+
     def alerts(self, name: str = "", **labels: str) -> list[Alert]:
         """Alerts that are pending or firing and have these labels."""
         found = [

@@ -124,9 +124,7 @@ def settled(metrics: Prometheus, *queries: str) -> None:
     """Waits until counters are there and no longer grow: not since before what grows last heard of the last request."""
 
     def growing() -> list[str]:
-        now = {query: metrics.query(query).total for query in queries}
-        before = {query: metrics.query(f"{query} offset {SETTLED_SECONDS:.0f}s").total for query in queries}
-        return [query for query in queries if not 0 < now[query] == before[query]]
+        return [query for query in queries if metrics.lately(query, SETTLED_SECONDS) or not metrics.query(query).total]
 
     eventually(growing, equals([]), within=2 * Timeouts.current().metric, every=3)
 
