@@ -69,7 +69,12 @@ def proxy(provider: str, values: Mapping[str, str]) -> list[Document]:
 
 def mesh_access_log() -> str:
     """What the mesh's proxies write down of each request: Istio's `accessLogFormat`."""
-    return json.dumps(_data(manifests_dir() / "mesh" / "logs" / "access-log.yaml"))
+    return json.dumps(_data(manifests_dir() / "mesh" / "proxies" / "access-log.yaml"))
+
+
+def mesh_statistics() -> dict[str, list[str]]:
+    """What the mesh's proxies count: Istio's `proxyStatsMatcher`."""
+    return dict(_data(manifests_dir() / "mesh" / "proxies" / "statistics.yaml"))
 
 
 def telemetry() -> list[Document]:

@@ -81,7 +81,7 @@ def doors() -> set[tuple[str, str]]:
 def test_access_logs_name_no_header_that_may_hold_a_secret_and_no_query() -> None:
     texts = [
         *(FOLDER.parent / "gateway" / "proxy").glob("*.yaml"),
-        FOLDER.parent / "mesh" / "logs" / "access-log.yaml",
+        FOLDER.parent / "mesh" / "proxies" / "access-log.yaml",
     ]
     formats = [value for path in texts for value in re.findall(r'"(%[^"]+%)"', path.read_text())]
     assert len(formats) > 30

@@ -306,20 +306,21 @@ def show(name):
 def test_alone(platform):
     show("alone")
 
-@promise("SEC-01")
-@pytest.mark.parametrize("n", range(6))
-def test_together(platform, n):
-    show("shared")
-
 @promise("OPS-01")
 @pytest.mark.parametrize("n", range(2))
 def test_beside_the_platform(n):
     show("shared")
 """
+TOGETHER = """
+@promise("SEC-01")
+@pytest.mark.parametrize("n", range(6))
+def test_together(platform, n):
+    show("shared")
+"""
 
 
 def test_an_exclusive_scenario_runs_alone(run: Run, home: Path) -> None:
-    assert run(EXCLUSIVE, "-n", "3").ret == 0
+    assert run(EXCLUSIVE + TOGETHER, "-n", "3").ret == 0
     log = (home / "log").read_text().splitlines()
     at = log.index("alone in")
     assert log[at + 1] == "alone out"
@@ -327,8 +328,45 @@ def test_an_exclusive_scenario_runs_alone(run: Run, home: Path) -> None:
     assert log.count("shared out") == 8
 
 
+def test_a_scenario_that_has_prepared_beside_others_goes_on_alone(run: Run, home: Path) -> None:
+    preparing = """
+@promise("SEC-16", seconds=70)
+@pytest.mark.parametrize("n", range(2))
+def test_alone(platform, alone, n):
+    show("preparing")
+    alone()
+    show("alone")
+"""
+    assert run(EXCLUSIVE.partition("@promise")[0] + preparing + TOGETHER, "-n", "3").ret == 0
+    log = (home / "log").read_text().splitlines()
+    for at in (place for place, line in enumerate(log) if line == "alone in"):
+        assert log[at + 1] == "alone out"
+        assert all(log[:at].count(f"{who} in") == log[:at].count(f"{who} out") for who in ("shared", "preparing"))
+    assert log.index("preparing in") < log.index("shared out")
+    assert [log.count(f"{who} out") for who in ("preparing", "alone", "shared")] == [2, 2, 6]
+
+
+@pytest.mark.parametrize(("waits", "verdict"), [("alone()", "failed"), ("pass", "error")])
+def test_what_others_restarted_before_it_was_alone_did_not_die(
+    run: Run, pytester: pytest.Pytester, waits: str, verdict: str
+) -> None:
+    run(
+        f"""
+from dataclasses import replace
+
+@promise("SEC-01")
+def test_waits(platform, alone):
+    again = [replace(part, pid=77) for part in platform.components()]
+    platform.components = lambda: again
+    {waits}
+    assert False, "token refused"
+"""
+    )
+    assert verdicts(pytester) == {"SEC-01": verdict}
+
+
 def test_those_of_a_group_run_one_after_another(run: Run, home: Path) -> None:
-    grouped = EXCLUSIVE.replace('"SEC-01"', '"SEC-01", group="heavy"').replace("range(6)", "range(3)")
+    grouped = (EXCLUSIVE + TOGETHER).replace('"SEC-01"', '"SEC-01", group="heavy"').replace("range(6)", "range(3)")
     assert run(grouped, "-n", "3", "-k", "SEC-01").ret == 0
     assert (home / "log").read_text().splitlines() == ["shared in", "shared out"] * 3
 

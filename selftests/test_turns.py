@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,6 +27,27 @@ def test_a_turn_is_taken_and_given_back(tmp_path, exclusive):
     with turn(tmp_path, exclusive):
         assert taken(tmp_path) == exclusive
     assert not taken(tmp_path)
+
+
+def test_who_has_a_turn_with_others_can_be_alone_from_then_on(tmp_path):
+    with turn(tmp_path, exclusive=False) as mine:
+        assert not taken(tmp_path)
+        mine.alone()
+        assert taken(tmp_path)
+    assert not taken(tmp_path)
+
+
+def test_two_that_want_to_be_alone_do_not_wait_for_each_other(tmp_path):
+    def alone_at_last():
+        with turn(tmp_path, exclusive=False) as mine:
+            both_in.wait(5)
+            mine.alone()
+            assert taken(tmp_path)
+
+    both_in = threading.Barrier(2)
+    with ThreadPoolExecutor() as pool:
+        for each in [pool.submit(alone_at_last) for _ in range(2)]:
+            each.result(10)
 
 
 def test_runs_inside_a_turn_take_turns_among_themselves(tmp_path, monkeypatch):

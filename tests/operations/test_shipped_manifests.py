@@ -22,7 +22,7 @@ DATA = (
     "images.yaml",
     "known-gaps.yaml",
     "layers/small.yaml",
-    "mesh/logs/*.yaml",
+    "mesh/proxies/*.yaml",
     "observability/alertmanager.yaml",
     "observability/dashboards/*.yaml",
     "observability/jaeger.yaml",

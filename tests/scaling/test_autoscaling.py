@@ -12,6 +12,7 @@ from fixtures.scenario import scenario
 from fixtures.services import ONE_AT_A_TIME, SOON_IDLE, OwnService, OwnServiceFactory, PodWatch
 from fixtures.story import Story
 from fixtures.tenants import Tenant
+from fixtures.turns import Alone
 from inferencebox.checks import answered, at_least, at_most, between, equals, every, that
 from inferencebox.load import Load, load
 from inferencebox.probes.http import Call
@@ -59,19 +60,20 @@ def test_an_idle_model_costs_no_pods(own_service: OwnServiceFactory, story: Stor
         confirm(service.ready(), equals("True"))
 
 
-@scenario("SCL-02", needs=NEEDS, sabotage="scaling.activator-stopped", exclusive=True, seconds=120)
+@scenario("SCL-02", needs=NEEDS, sabotage="scaling.activator-stopped", seconds=120)
 def test_the_first_request_wakes_a_sleeping_model(
-    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+    own_service: OwnServiceFactory, gateway: Gateway, tenant_a: Tenant, alone: Alone, story: Story
 ) -> None:
     """A real model without pods answers its first request within 60 s; once awake, 95 % of replies take at most 1 s.
 
-    Alone on the platform: how long a pod takes to start is also what others leave it of the processors.
+    Woken when nothing else is going on: how long a pod takes to start is also what others leave it of the processors.
     """
     with story.given("a real model, of scikit-learn's"):
         serving = ["--kind", "sklearn", "--name", "{name}"]
         service = own_service("tenant-a", program="model", arguments=serving, annotations=SOON_IDLE)
     without_pods(service, story)
     ask = gateway.predict(service, tenant_a.token).with_(timeout=COLD)
+    alone()
     with story.when("the first request comes"):
         first = confirm(ask.called("the first request")(), answered(200))
     with story.then("it is answered within 60 s, with a prediction"):

@@ -194,11 +194,10 @@ def test_keys_roll_over_without_a_refusal(tenant_a, key_server, own_entrance, st
     "SEC-16",
     needs=("gateway.jwt", "outages"),
     sabotage=("jwt.removed", "jwt-server.forgets-keys"),
-    exclusive=True,
     seconds=12,
 )
 def test_without_the_jwt_server_the_door_stays_shut_to_strangers(
-    platform, gateway, tenant_a, forger, own_entrance, story
+    platform, gateway, tenant_a, forger, own_entrance, alone, story
 ):
     """With the JWT server down, its tokens stay good, bad ones are refused, and without keys nobody gets in."""
     good = gateway.predict(tenant_a.model, tenant_a.token)
@@ -211,6 +210,7 @@ def test_without_the_jwt_server_the_door_stays_shut_to_strangers(
         unknowing = own_entrance(tenant_a.model, nowhere).predict(tenant_a.model, tenant_a.token)
         eventually(unknowing, refused(401, by="jwt", at="tier-1"), streak=2)
         eventually(good, answered(200), streak=3)
+    alone()
     platform.stop("jwt-server")
     try:
         with story.when("the JWT server is down"):

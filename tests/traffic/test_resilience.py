@@ -11,6 +11,7 @@ from fixtures.models import OwnModel, OwnModelFactory, Replica
 from fixtures.scenario import not_exercised, scenario
 from fixtures.story import Story
 from fixtures.tenants import Tenant
+from fixtures.turns import Alone
 from inferencebox.checks import (
     Check,
     answered,
@@ -218,18 +219,24 @@ PARTS = {
     "TRF-27",
     needs=("gateway", "mesh", "ratelimit", "outages"),
     sabotage=("weights.frozen", "limiter.fails-closed"),
-    exclusive=True,
     seconds=10,
 )
 @pytest.mark.parametrize("part", PARTS)
 def test_restarts_of_the_controllers_are_not_noticed(
-    part: str, own_model: OwnModelFactory, gateway: Gateway, platform: Platform, tenant_a: Tenant, story: Story
+    part: str,
+    own_model: OwnModelFactory,
+    gateway: Gateway,
+    platform: Platform,
+    tenant_a: Tenant,
+    alone: Alone,
+    story: Story,
 ) -> None:
     """What steers the gateways is killed and comes back: not one request fails, and changes take effect again."""
     if (needed := PARTS[part]) and (why := platform.capabilities.get(needed, "not offered")):
         not_exercised(why)
     model = own_model("tenant-a", {"v1": 1, "v2": 1})
     ask = gateway.predict(model, tenant_a.token)
+    alone()
 
     with stream(ask, rate=20) as traffic, stream(gateway.predict(tenant_a.model, tenant_a.token), rate=5) as standing:
         with story.given("warm traffic to a new model and to one that was there before"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from inferencebox.pki import Authority, Certificate
 from inferencebox.platform import Workload
-from inferencebox.policies import mesh_access_log
+from inferencebox.policies import mesh_access_log, mesh_statistics
 
 from .box import SHORT_STATE
 from .supervisor import Program
@@ -147,7 +147,7 @@ class Mesh:
             "proxyAdminPort": ENVOY_ADMIN_PORT,
             "concurrency": 1,
             "terminationDrainDuration": "1s",
-            "proxyStatsMatcher": {"inclusionRegexps": ["istio[.]request.*", ".*outlier_detection.*", ".*rbac.*"]},
+            "proxyStatsMatcher": mesh_statistics(),
         }
         entry: dict[str, str] = {}
         if readiness:
