@@ -3,14 +3,14 @@
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from loopback import reply, serving
 
 from inferencebox.errors import SetupProblem
 from inferencebox.probes.http import Call
-from inferencebox.probes.packets import Capture, Packets
+from inferencebox.probes.packets import Capture, Packets, without_loss
 from inferencebox.probes.sniffer import Finder, flow_of
 
 
@@ -83,3 +83,17 @@ def test_a_network_that_forbids_it_is_a_problem_of_the_environment() -> None:
 
     with pytest.raises(SetupProblem, match="cannot capture packets: PermissionError"), Capture(Forbidding()):  # type: ignore[arg-type]
         pass
+
+
+def losing(*dropped: int) -> Callable[[], Packets]:
+    captures = iter(dropped)
+    return lambda: Packets(9, next(captures), {}, {})
+
+
+def test_it_listens_again_until_nothing_was_lost() -> None:
+    assert without_loss(losing(173, 2, 0, 5)).dropped == 0
+
+
+def test_captures_that_all_lose_packets_are_a_problem_of_the_environment() -> None:
+    with pytest.raises(SetupProblem, match=r"each of 4 captures lost packets \(173, 2, 9, 5\)"):
+        without_loss(losing(173, 2, 9, 5, 0))

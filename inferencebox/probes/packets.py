@@ -8,7 +8,7 @@ that traffic was seen at all, and with `dropped` at 0.
 import json
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -21,6 +21,7 @@ from inferencebox.platform import Platform
 from inferencebox.probes import sniffer
 
 PROGRAM = Path(sniffer.__file__)
+TRIES = 4
 LAST_WORDS_SECONDS = 5.0
 """A capture that fails says why and ends; so long it may take."""
 
@@ -57,6 +58,24 @@ def _joins(flow: str, one: str, other: str) -> bool:
 
 def _is(address: str, wanted: str) -> bool:
     return address == wanted or address.rpartition(":")[0] == wanted
+
+
+def without_loss(listened: Callable[[], Packets]) -> Packets:
+    """Listens again until nothing was lost of what there was to hear.
+
+    Raises:
+        SetupProblem: something was lost each time.
+    """
+    lost = []
+    for _ in range(TRIES):
+        packets = listened()
+        if not packets.dropped:
+            return packets
+        lost.append(str(packets.dropped))
+    raise SetupProblem(
+        f"each of {TRIES} captures lost packets ({', '.join(lost)}): the machine is too busy to watch its wires",
+        "run with fewer workers",
+    )
 
 
 class Capture:

@@ -23,8 +23,9 @@ ALL_PROTOCOLS = 0x0003
 SOL_PACKET, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION = 263, 5, 6, 10
 TPACKET_V3 = 2
 BLOCK, BLOCKS, SLOT = 1 << 20, 64, 1 << 11
-RETIRE_MS = 10
-"""After so long a block that has a frame is handed over, full or not."""
+RETIRE_MS = 100
+"""After so long a block that has a frame is handed over, full or not. As long, for each block, may the machine be too
+busy to let this program run: with all blocks handed over frames are lost."""
 HANDED_OVER = 1
 DRAIN_SECONDS = 30.0
 TCP, UDP = 6, 17

@@ -24,7 +24,7 @@ from inferencebox.checks import (
 from inferencebox.platform import Endpoint, Platform, Workload
 from inferencebox.probes.http import Call, Transport
 from inferencebox.probes.kubernetes import service_account
-from inferencebox.probes.packets import Capture, Packets
+from inferencebox.probes.packets import Capture, Packets, without_loss
 from inferencebox.probes.prometheus import Growth, Prometheus, Vector
 from inferencebox.probes.tls import Handshake, Tls
 from inferencebox.traffic import burst, stream
@@ -241,7 +241,7 @@ def test_nothing_can_be_read_on_the_wires_inside(platform, kube, tenant_a, gatew
         "a request that carries a secret word goes through both tiers to the model, and outsiders send another word in "
         "plain text to tier 2 and to the model's pod, until a capture has lost nothing of it"
     ):
-        packets = eventually(listened, attribute("dropped", equals(0)), within=60)
+        packets = without_loss(listened)
     with story.given("the capture sees these wires: the outsiders' word is there, at tier 2 and at the pod"):
         for address in (f"{tier_2}:80", f"{pod.address}:{pod.port}"):
             found = packets.found_to(control, address)
