@@ -13,6 +13,8 @@ from inferencebox.waiting import Timeouts, eventually
 
 WORK = ("x-stub-delay-ms", "50")
 """What a prediction of tenant C takes, so that the baseline is a model's time and not this machine's mood."""
+WINDOW = 300
+"""Requests that are compared: 15 s of them. What the platform does that often, reading all metrics, is in each."""
 OVERLOAD = refused(503, by="overload", at="tier-1")
 
 
@@ -20,7 +22,7 @@ OVERLOAD = refused(503, by="overload", at="tier-1")
     "TEN-08",
     needs=("gateway", "gateway.breaker", "workloads"),
     sabotage=("breaker.off", "limits.tenants-share"),
-    seconds=20,
+    seconds=50,
 )
 def test_a_saturated_tenant_slows_nobody_else(
     own_model: OwnModelFactory,
@@ -38,19 +40,19 @@ def test_a_saturated_tenant_slows_nobody_else(
 
     with stream(ask_c, rate=20) as traffic:
         with story.given("tenant C's ordinary traffic"):
-            baseline = traffic.collect(60)
+            baseline = traffic.collect(WINDOW)
             story.note("baseline", str(baseline))
         with story.given("a model of tenant A that takes ten seconds"):
             (slow,) = busy.replicas
             slow.fault(delay_ms=10000)
             slow.reset()
         # few requests that stay long: what the crowd costs a small machine in processor time is not tenant A's doing
-        with Stream(ask_a, rate=24, ok=answered(200) | OVERLOAD, threads=300, seconds=30) as crowd:
+        with Stream(ask_a, rate=24, ok=answered(200) | OVERLOAD, threads=300, seconds=45) as crowd:
             with story.when("tenant A is asked 24 times a second, for more than its breaker lets through"):
                 eventually(lambda: crowd.samples, any_refused(), within=20)
             with story.then("it is saturated, and tenant C's traffic goes on"):
                 traffic.mark("saturated")
-                traffic.collect(80)
+                traffic.collect(WINDOW)
                 traffic.mark("calm again")
                 peak = slow.concurrency()["peak"]
                 assert peak >= 100, f"wanted many requests at once at tenant A's model, got {peak}"
@@ -58,11 +60,11 @@ def test_a_saturated_tenant_slows_nobody_else(
         slower = during.p95 > 2 * baseline.p95
         if slower and not during.errors:
             with story.given("a machine that is steady: with tenant A calm, tenant C is as fast as before"):
-                require_steady(baseline, traffic.collect(60))
+                require_steady(baseline, traffic.collect(WINDOW))
     with story("Tenant C had no error, and its 95th percentile at most doubled"):
         marks = [[second, name] for name, second in traffic.marks.items()]
         story.plot("Tenant C while tenant A is saturated", timeline(traffic.window(), marks))
-        assert during.requests >= 60, f"wanted enough requests to judge, got {during}"
+        assert during.requests >= 0.75 * WINDOW, f"wanted enough requests to judge, got {during}"
         assert during.errors == 0, f"wanted no error for tenant C while A is saturated, got {during}"
         assert not slower, f"wanted p95 of at most twice {1000 * baseline.p95:.0f} ms, got {during}"
     with story("and tenant A was answered, or told that its model is overloaded"):
