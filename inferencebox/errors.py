@@ -2,6 +2,13 @@
 
 ENVIRONMENT = 2
 """Exit code: the environment is at fault; nothing is said of the platform."""
+TERMINATED = 143
+"""Exit code: somebody wanted it to end (SIGTERM)."""
+
+
+def exit_code(of_pytest: int) -> int:
+    """Our exit code for one of pytest's, whose codes above 1 are all the environment's."""
+    return of_pytest if of_pytest in (0, 1) else ENVIRONMENT
 
 
 class SetupProblem(Exception):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from inferencebox import providers
 from inferencebox.commands.platform import DEFAULT_INSTANCE, ContextOption, InstanceOption, KubeconfigOption
-from inferencebox.errors import ENVIRONMENT, SetupProblem
+from inferencebox.errors import SetupProblem, exit_code
 from inferencebox.job.running import SuiteJob
 from inferencebox.journal import Journal
 from inferencebox.programs import shown
@@ -63,7 +63,7 @@ def job(
         if run.events:
             render(journal.folder, with_allure=False)
             console.print(f"{run.events} events in {journal.path}", markup=False)
-    raise typer.Exit(code if code in (0, 1) else ENVIRONMENT)
+    raise typer.Exit(exit_code(code))
 
 
 def _platform(instance: str, kubeconfig: Path | None, context: str) -> KubernetesPlatform:

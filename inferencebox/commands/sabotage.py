@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from inferencebox import providers
+from inferencebox.errors import TERMINATED
 from inferencebox.paths import project_root
 from inferencebox.sabotage.catalogue import catalogue
 from inferencebox.sabotage.healthy import HOURS
@@ -17,7 +18,6 @@ from inferencebox.sabotage.runner import Runner
 from inferencebox.sabotage.suite import Suite, claims
 from inferencebox.sabotage.terminal import Terminal
 
-TERMINATED = 143
 EXAMPLES = """
 [bold]Examples[/bold]
 
