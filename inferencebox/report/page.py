@@ -48,11 +48,11 @@ def page(run: Run, others: Iterable[tuple[str, str]] = ()) -> str:
 
 
 def _headline(run: Run) -> str:
-    counts, total = run.counts, len(run.results)
+    counts, exercised = run.counts, _exercised(run)
     if counts["failed"]:
-        return f"{counts['failed']} of {total} promises did not hold"
+        return f"{counts['failed']} of {exercised} promises did not hold"
     if counts["error"]:
-        return f"{counts['error']} of {total} promises could not be judged"
+        return f"{counts['error']} of {exercised} promises could not be judged"
     if not counts["passed"]:
         return "No promise was exercised"
     if counts["known gap"]:
@@ -60,7 +60,11 @@ def _headline(run: Run) -> str:
         return f"{counts['passed']} promises held; {gaps} of an upstream"
     if counts["not exercised"]:
         return f"All {counts['passed']} promises that were exercised held"
-    return f"All {total} promises held"
+    return f"All {exercised} promises held"
+
+
+def _exercised(run: Run) -> int:
+    return len(run.results) - run.counts["not exercised"]
 
 
 def _summary(run: Run) -> str:
@@ -78,10 +82,9 @@ def _summary(run: Run) -> str:
     rest = f"{untested} were not part of the run" if untested else ""
     rest = f" {' and '.join(filter(None, (left, rest)))}." if left or rest else ""
     unfinished = "" if run.exit_code is not None else ' <strong class="error">The run was cut short.</strong>'
-    exercised = len(run.results) - counts["not exercised"]
     lede = (
         f"This platform promises {len(catalogue())} things. Each promise is tried on the running platform, from "
-        f"outside, as its users would. This run tried {exercised} of them.{rest}{unfinished}"
+        f"outside, as its users would. This run tried {_exercised(run)} of them.{rest}{unfinished}"
     )
     return (
         '<header class="top"><div><div class="eyebrow">'
