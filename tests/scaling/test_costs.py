@@ -49,7 +49,8 @@ def test_a_model_without_pods_costs_nothing(
         consistently(
             lambda: {name: grown().total for name, grown in growths.items()}, nothing, QUIET_SECONDS, every=5.0
         )
-    with story.then("and is charged again for what it is asked next"):
+    with story.when("it is asked again, and has woken up"):  # how soon is SCL-02's promise
         again = metrics.growth(cost)
-        confirm(ask(), answered(200))
+        eventually(ask, answered(200), within=2 * COLD)
+    with story.then("that is charged"):
         eventually(again, that("more", lambda grown: grown.total > 0), **waiting)
