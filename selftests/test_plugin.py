@@ -342,7 +342,6 @@ def test_alone(platform, alone, n):
     for at in (place for place, line in enumerate(log) if line == "alone in"):
         assert log[at + 1] == "alone out"
         assert all(log[:at].count(f"{who} in") == log[:at].count(f"{who} out") for who in ("shared", "preparing"))
-    assert log.index("preparing in") < log.index("shared out")
     assert [log.count(f"{who} out") for who in ("preparing", "alone", "shared")] == [2, 2, 6]
 
 
@@ -391,11 +390,14 @@ def test_short(platform):
 @promise("SEC-16", seconds=70, exclusive=True)
 def test_alone(platform):
     pass
+@promise("SCL-02", seconds=60)
+def test_prepares(platform, alone):
+    pass
 """
     run(text)
-    assert list(verdicts(pytester)) == ["SEC-01", "SEC-16", "TEN-01"]
+    assert list(verdicts(pytester)) == ["SEC-01", "SEC-16", "TEN-01", "SCL-02"]
     run(text, "-n", "1")
-    assert list(verdicts(pytester)) == ["TEN-01", "SEC-01", "SEC-16"]
+    assert list(verdicts(pytester)) == ["TEN-01", "SEC-01", "SCL-02", "SEC-16"]
 
 
 def test_hardly_anything_waits_behind_a_long_one(run: Run, pytester: pytest.Pytester) -> None:

@@ -114,7 +114,7 @@ def authority() -> Authority:
     return Authority.create("inferencebox edge, renewed")
 
 
-@pytest.fixture(params=["by hand", "unaided"])
+@pytest.fixture(params=["unaided", "by hand"])
 def renewal(
     request: pytest.FixtureRequest,
     platform: Platform,
