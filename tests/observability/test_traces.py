@@ -14,6 +14,8 @@ from inferencebox.waiting import Timeouts, eventually
 
 TIER_1 = "ai-inference-gateway.ai-gateway"
 TIER_2 = "istio-ingressgateway.istio-system"
+LATE_MS = 100.0
+"""A proxy ends its span when its client has the reply already; a busy machine takes its time for that."""
 
 
 def in_a_trace(call: Call) -> tuple[str, Call]:
@@ -83,7 +85,7 @@ def ancestry(span: Span, by_id: dict[str, Span]) -> list[str]:
 def test_a_slow_and_a_failed_request_show_in_their_spans(
     own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, traces: Jaeger, story: Story
 ) -> None:
-    """The spans of a slow request are as long as it was, those of a failed one say so; an ordinary one is neither."""
+    """The spans of a request are as long as it was, slow or ordinary, and those of a failed one say so."""
     model = own_model("tenant-a")
     ask = gateway.predict(model, tenant_a.token)
     cases = {
@@ -91,11 +93,12 @@ def test_a_slow_and_a_failed_request_show_in_their_spans(
         "failed": ask.adding(("x-stub-status", "501")),
         "ordinary": ask,
     }
-    found = {}
+    found, took = {}, {}
     for name, call in cases.items():
         trace, traced = in_a_trace(call)
         with story.when(f"a request is {name}"):
-            eventually(traced, answered(501 if name == "failed" else 200))
+            seen = eventually(traced, answered(501 if name == "failed" else 200))
+            took[name] = 1000 * seen.elapsed
         everybody = made_by(TIER_1, TIER_2, f"{model.name}.tenant-a")
         spans = eventually(traces.trace(trace), everybody, within=Timeouts.current().trace, every=0.5)
         found[name] = {span.service: span for span in spans}
@@ -103,7 +106,9 @@ def test_a_slow_and_a_failed_request_show_in_their_spans(
         with story.then(f"the spans of {service} show which was which"):
             slow, failed, ordinary = (found[name][service] for name in cases)
             assert slow.milliseconds >= 690, f"slow took {slow.milliseconds} ms"
+            for name, span in (("slow", slow), ("ordinary", ordinary)):
+                longest = took[name] + LATE_MS
+                assert span.milliseconds <= longest, f"{name}: {span.milliseconds} ms, its client {took[name]:.0f} ms"
             assert failed.failed, f"no error in the failed one: {failed.tags}"
             assert str(failed.tags.get("http.status_code")) == "501", f"failed: {failed.tags}"
-            assert ordinary.milliseconds < 690, f"ordinary took {ordinary.milliseconds} ms"
             assert not ordinary.failed, f"an error in the ordinary one: {ordinary.tags}"
