@@ -42,9 +42,9 @@ def test_a_saturated_tenant_slows_nobody_else(
         with story.given("tenant C's ordinary traffic"):
             baseline = traffic.collect(WINDOW)
             story.note("baseline", str(baseline))
-        with story.given("a model of tenant A that takes ten seconds"):
+        with story.given("a model of tenant A that takes twenty seconds"):
             (slow,) = busy.replicas
-            slow.fault(delay_ms=10000)
+            slow.fault(delay_ms=20000)
             slow.reset()
         # few requests that stay long: what the crowd costs a small machine in processor time is not tenant A's doing
         with Stream(ask_a, rate=24, ok=answered(200) | OVERLOAD, threads=300, seconds=45) as crowd:
