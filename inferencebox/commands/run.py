@@ -1,8 +1,6 @@
 """`ibox demo` and `ibox test`: the two things a newcomer runs."""
 
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Annotated
 import typer
 
 from inferencebox import command_line
-from inferencebox.errors import TERMINATED, exit_code
+from inferencebox.errors import exit_code
 from inferencebox.paths import project_root
 
 SERVICES = ("jwt_server", "management", "model_server", "default_backend", "alert_sink", "chargeback")
@@ -47,6 +45,7 @@ def demo(
 
       ibox demo -- --reuse tests/security
     """
+    command_line.end_when_told()
     pace = ["--demo"] if paced else ["-n", str(workers)]
     selection = ["-k", only] if only else []
     outcome = _pytest(["--reports", str(reports.absolute()), *pace, *selection, *(more or ["tests"])])
@@ -65,6 +64,7 @@ def run_tests(more: Passed = None) -> None:
 
       ibox test -- -x
     """
+    command_line.end_when_told()
     arguments = more or []
     outcomes = [_pytest(["-q", "-n", "2", "-p", "no:cacheprovider", path, *arguments]) for path in SELFTESTS]
     outcomes.append(_pytest(["-n", "3", "--logs=if-built", "-m", "security", "tests", *arguments]))
@@ -72,8 +72,7 @@ def run_tests(more: Passed = None) -> None:
 
 
 def _pytest(arguments: Sequence[str]) -> int:
-    """Run pytest in a process of its own, which ends when this one is told to."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # without it pytest would go on, with nobody to tell
+    """Run pytest in a process of its own."""
     began = time.monotonic()
     code = subprocess.run(command_line.pytest(*arguments), cwd=project_root(), check=False).returncode
     print(f"pytest {' '.join(arguments)}: exit code {code} after {time.monotonic() - began:.0f} s", flush=True)

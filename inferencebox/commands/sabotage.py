@@ -1,15 +1,12 @@
 """``ibox sabotage``: break the platform on purpose and see whether the scenarios notice."""
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from inferencebox import providers
-from inferencebox.errors import TERMINATED
+from inferencebox import command_line, providers
 from inferencebox.paths import project_root
 from inferencebox.sabotage.catalogue import catalogue
 from inferencebox.sabotage.healthy import HOURS
@@ -77,7 +74,7 @@ def sabotage(
             noticed = " ".join(runner.expected(each.name)) or each.pending or "nobody"
             console.print(f"{each.name}: {each.title}. Breaks: {each.breaks}. Noticed by: {noticed}", soft_wrap=True)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # what is broken is healed on the way out
+    command_line.end_when_told()  # what is broken is healed on the way out
     try:
         runner.run(chosen)
     finally:

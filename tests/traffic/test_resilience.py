@@ -47,8 +47,8 @@ def test_an_overloaded_backend_is_protected(
     """More than a slow backend may be given is refused at once with 503 overload; the backend never sees above 200."""
     model = own_model("tenant-a", {"v1": 1})
     (replica,) = model.replicas
-    # as patient as the entrance (TRF-24): how long a busy machine takes for 200 slow requests is not the subject
-    ask = gateway.predict(model, tenant_a.token, timeout=60)
+    # as patient as the entrance: how long a busy machine takes for 200 slow requests is not the subject
+    ask = gateway.predict(model, tenant_a.token, timeout=Timeouts.current().request)
     refusal = refused(503, by="overload", at="tier-1") & header("x-envoy-overloaded", "true")
 
     with story.given("a backend that takes five seconds for each request, so that all clients are there at once"):
