@@ -295,6 +295,13 @@ def test_usage_is_what_was_sent(
     )
     with story.given("what the first requests to the new models were charged at"):
         settled(metrics, *charges)
+    with story("and one more of each, so that the counters at tier 1 are those of the listener that it has now"):
+        # one that went with its listener and is back at as much before the next scrape was not seen to be gone
+        requests, tokens = map(metrics.growth, charges)
+        eventually(gateway.predict(model, tenant_a.token), answered(200))
+        one = eventually(chat, answered(200)).json()["usage"]["total_tokens"]
+        eventually(requests, total(1), **SETTLED)
+        eventually(tokens, total(one), **SETTLED)
         requests, tokens = map(metrics.growth, charges)
     with story.when("a hundred predictions and ten chats are answered"):
         assert burst(gateway.predict(model, tenant_a.token), 100, parallel=5).errors == 0
