@@ -9,7 +9,7 @@ from kubernetes.utils import parse_quantity
 
 from fixtures.gateway import IRIS, Gateway
 from fixtures.scenario import scenario
-from fixtures.services import ONE_AT_A_TIME, SOON_IDLE, OwnService, OwnServiceFactory, PodWatch
+from fixtures.services import COLD, ONE_AT_A_TIME, SOON_IDLE, OwnService, OwnServiceFactory, PodWatch
 from fixtures.story import Story
 from fixtures.tenants import Tenant
 from fixtures.turns import Alone
@@ -30,8 +30,6 @@ ROUNDS, ROUND_SECONDS = 5, 60.0
 """How often, and how long, a model that scales by what it uses is put under load until it has grown. Usage is measured
 every 15 s and judged every 15 s, and a busy machine takes its time to start a pod; nothing is promised of that."""
 MOST = 3
-COLD = 70.0
-"""Seconds that a client waits for a reply from a model without pods: more than the promise allows."""
 
 
 def without_pods(service: OwnService, story: Story, within: float | None = None) -> None:

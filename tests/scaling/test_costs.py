@@ -2,7 +2,7 @@
 
 from fixtures.gateway import Gateway
 from fixtures.scenario import scenario
-from fixtures.services import ONE_AT_A_TIME, SOON_IDLE, OwnServiceFactory
+from fixtures.services import COLD, ONE_AT_A_TIME, SOON_IDLE, OwnServiceFactory
 from fixtures.story import Story
 from fixtures.tenants import Tenant
 from inferencebox.checks import answered, equals, that
@@ -10,7 +10,6 @@ from inferencebox.probes.prometheus import Prometheus
 from inferencebox.traffic import burst
 from inferencebox.waiting import Timeouts, confirm, consistently, eventually
 
-COLD = 70.0
 QUIET_SECONDS = 30.0
 SETTLED_SECONDS = 60.0
 """What a container used is told after a look of the kubelet's and two of Prometheus', 45 s if none of them is late."""

@@ -12,7 +12,7 @@ from itertools import product
 import pytest
 
 from fixtures.scenario import scenario
-from fixtures.services import SOON_IDLE
+from fixtures.services import COLD, SOON_IDLE
 from inferencebox.checks import answered, at_most, body_text, contains, elapsed, equals, no_connection, that
 from inferencebox.platform import Endpoint, Platform, Workload, WorkloadSpec
 from inferencebox.probes.http import Call, CallWithin
@@ -22,7 +22,6 @@ from inferencebox.waiting import Timeouts, confirm, consistently, eventually
 SERVER, CONTROL, SIDECAR_METRICS = 8080, 9999, 15090
 PATH = "/v2/health/ready"
 SIDECAR = "istio-proxy"
-COLD = 70.0
 LABELS = {"istio-injection": "enabled"}
 
 
