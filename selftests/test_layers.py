@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from inferencebox.errors import SetupProblem
 from inferencebox.layers.catalogue import Layer, Made, Selected, layers
@@ -158,6 +159,19 @@ class TestDocuments:
         assert "--dry-run" not in (tmp_path / "asked").read_text()
         assert replace(kitchen, kubeconfig=tmp_path / "kubeconfig").parts(made)
         assert f"--dry-run=server --kubeconfig {tmp_path}/kubeconfig" in (tmp_path / "asked").read_text()
+
+    def test_a_charts_values_are_filled_in_with_texts_and_with_data(self, kitchen: Kitchen, tmp_path: Path) -> None:
+        asked = tmp_path / "asked.yaml"
+        keep = f"for word; do case $word in */values.yaml) cp $word {asked};; esac; done"
+        kitchen.helm.write_text(f"#!/bin/sh\n{keep}\ncat {tmp_path}/mesh.yaml\n")
+        kitchen.helm.chmod(0o700)
+        (tmp_path / "chart").mkdir()
+        chart = (
+            "{source: mesh, path: chart, name: mesh, values: {format: '${format}', counts: '${counts}', to: 'a-${to}'}}"
+        )
+        values = {"format": '{"path": 1}', "counts": {"inclusionRegexps": ["rbac"]}, "to": "b"}
+        replace(kitchen, values=values).parts(layer(tmp_path, f"purpose: the mesh\nparts: [{{chart: {chart}}}]\n"))
+        assert yaml.safe_load(asked.read_text()) == {"format": '{"path": 1}', "counts": values["counts"], "to": "a-b"}
 
     def test_what_it_is_made_of_decides_its_fingerprint(self, kitchen: Kitchen, tmp_path: Path) -> None:
         first = kitchen.fingerprint(layer(tmp_path, FILES))

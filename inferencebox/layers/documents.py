@@ -97,7 +97,8 @@ class Kitchen:
         files: layer of the release -> the files kept of its module.
         helm: the program.
         image: name of an image -> the reference by which nodes know it.
-        values: for `${name}` in files of ours.
+        values: for `${name}` in files of ours, and in charts' values and changes, where one that stands alone may be
+            data as well as text.
         makers: by name, for objects that code makes.
         kubernetes: version that charts are rendered for.
         kubeconfig: of the cluster, where charts look for what they made before (keys, which then stay); none: nowhere.
@@ -108,7 +109,7 @@ class Kitchen:
     files: Callable[[str], Path]
     helm: Path
     image: Callable[[str], str]
-    values: Mapping[str, str]
+    values: Mapping[str, Any]
     makers: Mapping[str, Maker]
     kubernetes: str
     small: Small | None = None
@@ -257,8 +258,11 @@ def _matching(root: Path, patterns: Sequence[str]) -> list[Path]:
     return found
 
 
-def _filled(data: Any, image: Callable[[str], str], values: Mapping[str, str]) -> Any:
-    """Data with `image:NAME` replaced by the image's reference (`repository:NAME`, `tag:NAME`: its halves)."""
+def _filled(data: Any, image: Callable[[str], str], values: Mapping[str, Any]) -> Any:
+    """Data with `image:NAME` replaced by the image's reference (`repository:NAME`, `tag:NAME`: its halves).
+
+    `${name}` is replaced by its value: by text within a text, by the value as it is where nothing else stands.
+    """
     if isinstance(data, Mapping):
         return {key: _filled(value, image, values) for key, value in data.items()}
     if isinstance(data, list):
@@ -269,7 +273,9 @@ def _filled(data: Any, image: Callable[[str], str], values: Mapping[str, str]) -
             repository, _, tag = image(name).rpartition(":")
             return {"image": image(name), "repository": repository, "tag": tag}[what]
         for key, value in values.items():
-            data = data.replace(f"${{{key}}}", value)
+            if data == f"${{{key}}}":
+                return value
+            data = data.replace(f"${{{key}}}", str(value))
     return data
 
 

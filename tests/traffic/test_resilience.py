@@ -42,7 +42,7 @@ def points(window: Window) -> list[list[float | int | None]]:
 
 @scenario("TRF-20", needs=("gateway", "gateway.breaker", "workloads"), sabotage="breaker.off", seconds=15)
 def test_an_overloaded_backend_is_protected(
-    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, story: Story
+    own_model: OwnModelFactory, gateway: Gateway, tenant_a: Tenant, alone: Alone, story: Story
 ) -> None:
     """More than a slow backend may be given is refused at once with 503 overload; the backend never sees above 200."""
     model = own_model("tenant-a", {"v1": 1})
@@ -54,6 +54,7 @@ def test_an_overloaded_backend_is_protected(
     with story.given("a backend that takes five seconds for each request, so that all clients are there at once"):
         replica.fault(delay_ms=5000)
         replica.reset()
+    alone()  # who asks something else meanwhile waits for seconds
     with story.when("300 clients ask at the same moment"):
         crowd = burst(ask, 300, parallel=300, ok=answered(200) | refusal)
         story.plot("300 at once", {"kind": "timeline", "points": points(crowd)})

@@ -243,7 +243,7 @@ def _kitchen(
         hosts.add("index.docker.io")  # as Knative calls it
     values = {
         "mesh_access_log": policies.mesh_access_log(),
-        "mesh_statistics": json.dumps(policies.mesh_statistics()),
+        "mesh_statistics": policies.mesh_statistics(),
         "registries": ",".join(sorted(hosts)),
         "edge_names": json.dumps(policies.edge_names()),
         "telemetry_configuration": _digest(makers.telemetry()),
