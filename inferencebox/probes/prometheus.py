@@ -18,6 +18,8 @@ from inferencebox.platform import Endpoint
 from inferencebox.probes.reading import read
 
 RELOAD_SECONDS = 30.0
+KNOWN = "1m"
+"""For so long what a target told counts while nothing newer is known: one scrape that fails takes all series away."""
 FAILED_WRITES = "prometheus_tsdb_wal_writes_failed_total "
 Labels = tuple[tuple[str, str], ...]
 
@@ -115,8 +117,9 @@ class Prometheus:
         found = self._get("/api/v1/query_range", query=query, start=start, end=end, step=step)["result"]
         return {_labels(each["metric"]): [(at, float(value)) for at, value in each["values"]] for each in found}
 
-    def growth(self, query: str) -> "Growth":
-        """Of counters, from now on: ``growth()`` is by how much they have grown."""
+    def growth(self, selector: str) -> "Growth":
+        """Of counters, from now on: ``growth()`` is by how much they have grown, as far as is known."""
+        query = f"last_over_time({selector}[{KNOWN}])"
         return Growth(self, query, self.query(query))
 
     def lately(self, query: str, seconds: float) -> float:
