@@ -24,6 +24,8 @@ LOAD_SECONDS = float(os.environ.get("IBOX_LOAD_SECONDS", "60"))
 """SCL-04: 60 s, in nightly runs 300 s."""
 AT_WORK = (("x-stub-delay-ms", "200"),)
 """A model that is at work for 0.2 s per request, so that so many at the same time are what counts."""
+ENOUGH = 300
+"""Requests of which 1 % is more than one or two; how many there are is a matter of how fast the machine is."""
 BY_RESOURCES = {"autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev"}
 """Asks for Kubernetes' own autoscaler, in place of Knative's."""
 ROUNDS, ROUND_SECONDS = 5, 60.0
@@ -122,6 +124,7 @@ def test_load_brings_more_pods_but_never_too_many(
     ask = gateway.predict(service, tenant_c.token, headers=AT_WORK).with_(timeout=30)
     with story.when(f"{3 * target} users ask for {LOAD_SECONDS:.0f} s"), PodWatch(service) as watch:
         seen = load(ask.called("a prediction under load"), users=3 * target, seconds=LOAD_SECONDS)
+        confirm(seen.window.achieved_parallelism, equals(3 * target))
     story.plot("pods under load", watch.plot())
     story.plot("requests", seen.plot())
     with story.then("two pods or more replied"):
@@ -131,7 +134,7 @@ def test_load_brings_more_pods_but_never_too_many(
         confirm(watch.most, at_most(most))
         confirm(len(seen.window.by_pod), at_most(most))
     with story.then("and 99 % of the replies or more were good"):
-        confirm(seen.window.requests, at_least(10 * LOAD_SECONDS))
+        confirm(seen.window.requests, at_least(ENOUGH))
         confirm(1 - seen.window.error_rate, at_least(0.99))
 
 
