@@ -45,6 +45,7 @@ case "$*" in
 *status=exited*) cat "{home}/stopped" 2>/dev/null; exit 0 ;;
 "ps "*) cat "{home}/nodes" 2>/dev/null; exit 0 ;;
 "inspect "*) cat "{home}/volume" 2>/dev/null; exit 0 ;;
+"info "*) cat "{home}/cores" 2>/dev/null || echo 4 ;;
 "port "*) [ "$3" = 30080/tcp ] && echo 127.0.0.1:40123; exit 0 ;;
 *" ls "*) cat "{home}/loaded" 2>/dev/null; exit 0 ;;
 *" ctr "*) cat > "{home}/imported"; [ -e "{home}/full" ] && {{ echo "no space left on device" >&2; exit 1; }}; exit 0 ;;
@@ -237,6 +238,23 @@ def test_nobody_is_elected_on_the_only_control_plane(box: Cluster) -> None:
     (control_plane,) = yaml.safe_load((box.home / "kind.yaml").read_text())["nodes"]
     (patch,) = map(yaml.safe_load, control_plane["kubeadmConfigPatches"])
     assert [patch[part]["extraArgs"]["leader-elect"] for part in ("controllerManager", "scheduler")] == ["false"] * 2
+
+
+def test_on_few_cores_what_keeps_the_cluster_takes_its_turns_on_one_thread(box: Cluster, home: Path) -> None:
+    (home / "cores").write_text("2\n")
+    box.create("node:1", nodes=1)
+    (control_plane,) = yaml.safe_load((box.home / "kind.yaml").read_text())["nodes"]
+    _cluster, init = map(yaml.safe_load, control_plane["kubeadmConfigPatches"])
+    given = {mount["containerPath"]: Path(mount["hostPath"]) for mount in control_plane["extraMounts"]}
+    patches = {Path(place).name for place in given if place.startswith(init["patches"]["directory"])}
+    assert patches == {f"{part}+strategic.yaml" for part in cluster.CONTROL_PLANE}
+    assert "GOMAXPROCS" in given[f"{init['patches']['directory']}/etcd+strategic.yaml"].read_text()
+    assert "GOMAXPROCS=1" in given["/etc/systemd/system/kubelet.service.d/20-few-cores.conf"].read_text()
+
+
+def test_on_more_cores_nothing_is_changed_of_what_keeps_the_cluster(box: Cluster) -> None:
+    box.create("node:1", nodes=1)
+    assert not (box.home / "node").exists()
 
 
 def test_nodes_find_the_stores_archives_without_being_sent_them(

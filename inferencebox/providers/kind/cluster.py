@@ -56,6 +56,14 @@ WEIGHT = "CPUWeight=900"
 """Nine times a unit's usual one, on Kind. They need a third of a core, in thousands of short turns, and all pods wait
 for them: seen on two full cores, that the kubelet's loop stood still for up to 12 s (`Housekeeping took longer than
 expected`, 47 times in five minutes) and a pod's first container began after 7 to 20 s; with this, after 2 to 3 s."""
+FEW_CORES = 2
+GO_SETTING = {"name": "GOMAXPROCS", "value": "1"}
+"""For what keeps a cluster, on so few cores: a Go program spreads its turns over as many threads as there are cores,
+which then wake one another all the time. Seen on two: a platform that nobody asks took 0.84 of them, not 1.0."""
+GO_UNITS = ("kubelet", "containerd")
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PATCHES = "/etc/kubernetes/patches"
+"""On the control plane: what kubeadm changes of the pods that it makes (its `patches.directory`)."""
 AUDIT_POLICY = "kubernetes-audit.yaml"
 AUDIT_FOLDER = "/etc/kubernetes/audit"
 """On the control plane: what its API server notes (manifests/observability)."""
@@ -137,7 +145,8 @@ class Cluster:
         config = self.home / "kind.yaml"
         policy = self.home / AUDIT_POLICY
         shutil.copyfile(manifests_dir() / "observability" / AUDIT_POLICY, policy)
-        config.write_text(yaml.safe_dump(configuration(nodes or len(there) or USUAL_NODES, ports, policy)))
+        files = self._keep(for_few_cores()) if self.engine.cores() <= FEW_CORES else {}
+        config.write_text(yaml.safe_dump(configuration(nodes or len(there) or USUAL_NODES, ports, policy, files)))
         try:
             with self._kind_cluster(image) as kind_cluster:
                 kind_cluster.create(config)
@@ -145,6 +154,14 @@ class Cluster:
             raise SetupProblem(f"kind cannot create {self.name}: {self._said()}", f"read {self.log}") from failure
         self._wait()
         self._share_out()
+
+    def _keep(self, files: Mapping[str, str]) -> dict[str, Path]:
+        """Files for the nodes, written where the engine finds them: their place in a node -> here."""
+        kept = {place: self.home / "node" / place.lstrip("/") for place in files}
+        for place, path in kept.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[place])
+        return kept
 
     def _share_out(self) -> None:
         """Fit what kubeadm has put in the cluster to the nodes it is on: they have more to do than to be a cluster."""
@@ -340,11 +357,25 @@ def _tagged(reference: str, key: str) -> str:
     return f"{reference}-{key}"
 
 
-def configuration(nodes: int, ports: Sequence[int], audit_policy: Path) -> dict[str, Any]:
+def for_few_cores() -> dict[str, str]:
+    """What nodes on few cores are told before anything runs on them: files, by their place in a node."""
+    units = {f"/etc/systemd/system/{unit}.service.d/20-few-cores.conf" for unit in GO_UNITS}
+    told = "[Service]\nEnvironment={name}={value}\n".format(**GO_SETTING)
+    patches = {
+        f"{PATCHES}/{part}+strategic.yaml": {"spec": {"containers": [{"name": part, "env": [GO_SETTING]}]}}
+        for part in CONTROL_PLANE
+    }
+    return dict.fromkeys(units, told) | {place: yaml.safe_dump(patch) for place, patch in patches.items()}
+
+
+def configuration(
+    nodes: int, ports: Sequence[int], audit_policy: Path, files: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
     """kind's configuration: ports of this machine are left for kind to choose, nodes are spread over zones.
 
     Args:
         audit_policy: file of this machine that says what the API server notes of what is done.
+        files: of this machine that each node has, by their place there.
     """
     roles = ["control-plane", *["worker"] * (nodes - 1)]
     mappings = [{"containerPort": port, "hostPort": 0, "listenAddress": PORT_HOST} for port in ports]
@@ -356,16 +387,17 @@ def configuration(nodes: int, ports: Sequence[int], audit_policy: Path) -> dict[
     described[0] |= {
         "extraPortMappings": mappings,
         "extraMounts": [{"hostPath": str(audit_policy), "containerPath": inside, "readOnly": True}],
-        "kubeadmConfigPatches": [yaml.safe_dump(_kubeadm(inside))],
+        "kubeadmConfigPatches": [yaml.safe_dump(patch) for patch in _kubeadm(inside, bool(files))],
     }
-    store = {"hostPath": str(_store()), "containerPath": STORE, "readOnly": True}
+    given = {**(files or {}), STORE: _store()}
+    mounts = [{"hostPath": str(here), "containerPath": place, "readOnly": True} for place, here in given.items()]
     for each in described:
-        each["extraMounts"] = [*each.get("extraMounts", []), store]
+        each["extraMounts"] = [*each.get("extraMounts", []), *mounts]
     subnets = {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
     return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "networking": subnets, "nodes": described}
 
 
-def _kubeadm(policy: str) -> dict[str, Any]:
+def _kubeadm(policy: str, with_patches: bool) -> list[dict[str, Any]]:
     """What kubeadm is told: the API server writes its audit where the log collector reads it (SEC-33), and nobody
     is to be elected on the only control plane."""
     log = policies.kubernetes_audit_log()
@@ -378,12 +410,13 @@ def _kubeadm(policy: str) -> dict[str, Any]:
         )
     ]
     alone = {"extraArgs": {"leader-elect": "false"}}
-    return {
+    cluster = {
         "kind": "ClusterConfiguration",
         "apiServer": {"extraArgs": words, "extraVolumes": volumes},
         "controllerManager": alone,
         "scheduler": alone,
     }
+    return [cluster, {"kind": "InitConfiguration", "patches": {"directory": PATCHES}}] if with_patches else [cluster]
 
 
 def _zones(nodes: int) -> list[str]:

@@ -56,6 +56,10 @@ class Engine:
             raise SetupProblem(f"docker {words[0]} failed: {said[-1]}", "see `docker info`, then run this again")
         return done.stdout.strip()
 
+    def cores(self) -> int:
+        """Processors of the machine that it runs containers on."""
+        return int(self.run("info", "--format", "{{.NCPU}}"))
+
 
 def find() -> Engine:
     """The engine of this machine.
