@@ -43,7 +43,7 @@ def test_a_model_is_as_fast_as_it_was(platform, tenant_a, gateway, history, stor
     with story.then("that is stored for the runs to come"):
         history.add(now)
         confirm(history.of(subject)[-1], equals(now))
-    with story.then("a model that adds a quarter more than its p95 to each reply, asked in turns with it, would be flagged"):
+    with story.then("a model slowed down by a quarter more than its p95, asked in turns with it, would be flagged"):
         story.note("measured of the slowed down", str(slow))
         flagged = that("a regression that is told", lambda found: any("p95" in each for each in found))
         confirm(regressions(slow, [now]), flagged)
