@@ -3,6 +3,8 @@
 import json
 import subprocess
 import time
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import yaml
@@ -10,9 +12,10 @@ import yaml
 from fixtures.nodes import are_ours, with_kubelets
 from fixtures.scenario import not_exercised, scenario
 from inferencebox.checks import equals, that
+from inferencebox.probes.http import Call
 from inferencebox.programs import provide
 from inferencebox.release import Release
-from inferencebox.waiting import confirm
+from inferencebox.waiting import confirm, eventually
 
 ROLE = "node-role.kubernetes.io/"
 WORKERS = 2
@@ -50,7 +53,12 @@ def _is_ready(node: dict) -> bool:
 
 
 # istioctl looks for the pods that a Gateway selects and the namespaces that policies name: without pods some lack.
-@scenario("OPS-06", needs=("kubernetes", "mesh", "pods"), sabotage="mesh.broken-reference", seconds=15)
+@scenario(
+    "OPS-06",
+    needs=("kubernetes", "mesh", "pods"),
+    sabotage=("mesh.broken-reference", "mesh.configuration-refused"),
+    seconds=15,
+)
 def test_the_mesh_finds_no_error_in_its_configuration(platform, kube, story):
     """Istio's own `istioctl analyze` finds no error in the whole configuration, and does find one that is put there."""
     istioctl = provide(Release.load(platform.release), ["istioctl"])["istioctl"]
@@ -64,6 +72,8 @@ def test_the_mesh_finds_no_error_in_its_configuration(platform, kube, story):
 
     with story.then("there is no error in it"):
         confirm(errors(), equals([]))
+    with story.then("and istiod goes by what it was told for the whole mesh"):
+        eventually(partial(_unheeded, platform, kube), equals([]))
     route = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
@@ -78,6 +88,23 @@ def test_the_mesh_finds_no_error_in_its_configuration(platform, kube, story):
             confirm({each.partition(" ")[2] for each in errors()}, equals({name}))
     finally:
         kube.delete_all(route)
+
+
+def _unheeded(platform, kube) -> list[str]:
+    """What istiod was told and does not go by: one unreadable word, and it goes on as before, or by defaults."""
+    told = yaml.safe_load(kube.get("configmap", "istio", "istio-system").require()["data"]["mesh"])
+    used = Call("GET", platform.endpoint("istiod"), "/debug/mesh")().json()
+    return sorted(_other_than(told, used))
+
+
+def _other_than(told: object, used: object, place: str = "") -> Iterator[str]:
+    if isinstance(told, dict) and isinstance(used, dict):
+        for key, value in told.items():
+            yield from _other_than(value, used.get(key), f"{place}/{key}")
+    elif isinstance(told, list) and isinstance(used, list):  # it adds its own
+        yield from (place for each in told if each not in used)
+    elif told != used:
+        yield place
 
 
 def _to_nowhere() -> dict:
