@@ -212,7 +212,7 @@ def test_a_node_without_room_is_said_and_the_image_does_not_count_as_loaded(box:
 
 
 def test_every_node_has_a_zone_and_ports_are_kinds_choice() -> None:
-    described = cluster.configuration(3, [30080], POLICY)
+    described = cluster.configuration(3, [30080], POLICY, {})
     zones = [one["labels"]["topology.kubernetes.io/zone"] for one in described["nodes"]]
     assert zones == ["zone-a", "zone-b", "zone-c"]
     assert [one["role"] for one in described["nodes"]] == ["control-plane", "worker", "worker"]
@@ -318,7 +318,7 @@ def test_without_pytest_kinds_options_the_releases_pins_count() -> None:
 
 
 def test_the_nodes_network_is_the_clusters_network() -> None:
-    networking = cluster.configuration(1, [], POLICY)["networking"]
+    networking = cluster.configuration(1, [], POLICY, {})["networking"]
     assert networking == {"podSubnet": node.recipe().pod_subnet, "serviceSubnet": node.recipe().service_subnet}
     json.loads((node.folder() / "node/usr/local/share/inferencebox/pods.conflist").read_text())
 

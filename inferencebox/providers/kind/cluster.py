@@ -368,9 +368,7 @@ def for_few_cores() -> dict[str, str]:
     return dict.fromkeys(units, told) | {place: yaml.safe_dump(patch) for place, patch in patches.items()}
 
 
-def configuration(
-    nodes: int, ports: Sequence[int], audit_policy: Path, files: Mapping[str, Path] | None = None
-) -> dict[str, Any]:
+def configuration(nodes: int, ports: Sequence[int], audit_policy: Path, files: Mapping[str, Path]) -> dict[str, Any]:
     """kind's configuration: ports of this machine are left for kind to choose, nodes are spread over zones.
 
     Args:
@@ -384,12 +382,13 @@ def configuration(
         for role, zone in zip(roles, _zones(nodes), strict=True)
     ]
     inside = f"{AUDIT_FOLDER}/{AUDIT_POLICY}"
+    patched = [{"kind": "InitConfiguration", "patches": {"directory": PATCHES}}] if files else []
     described[0] |= {
         "extraPortMappings": mappings,
         "extraMounts": [{"hostPath": str(audit_policy), "containerPath": inside, "readOnly": True}],
-        "kubeadmConfigPatches": [yaml.safe_dump(patch) for patch in _kubeadm(inside, bool(files))],
+        "kubeadmConfigPatches": [yaml.safe_dump(told) for told in (_kubeadm(inside), *patched)],
     }
-    given = {**(files or {}), STORE: _store()}
+    given = {**files, STORE: _store()}
     mounts = [{"hostPath": str(here), "containerPath": place, "readOnly": True} for place, here in given.items()]
     for each in described:
         each["extraMounts"] = [*each.get("extraMounts", []), *mounts]
@@ -397,7 +396,7 @@ def configuration(
     return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "networking": subnets, "nodes": described}
 
 
-def _kubeadm(policy: str, with_patches: bool) -> list[dict[str, Any]]:
+def _kubeadm(policy: str) -> dict[str, Any]:
     """What kubeadm is told: the API server writes its audit where the log collector reads it (SEC-33), and nobody
     is to be elected on the only control plane."""
     log = policies.kubernetes_audit_log()
@@ -410,13 +409,12 @@ def _kubeadm(policy: str, with_patches: bool) -> list[dict[str, Any]]:
         )
     ]
     alone = {"extraArgs": {"leader-elect": "false"}}
-    cluster = {
+    return {
         "kind": "ClusterConfiguration",
         "apiServer": {"extraArgs": words, "extraVolumes": volumes},
         "controllerManager": alone,
         "scheduler": alone,
     }
-    return [cluster, {"kind": "InitConfiguration", "patches": {"directory": PATCHES}}] if with_patches else [cluster]
 
 
 def _zones(nodes: int) -> list[str]:
