@@ -24,8 +24,8 @@ LOAD_SECONDS = float(os.environ.get("IBOX_LOAD_SECONDS", "60"))
 """SCL-04: 60 s, in nightly runs 300 s."""
 AT_WORK = (("x-stub-delay-ms", "200"),)
 """A model that is at work for 0.2 s per request, so that so many at the same time are what counts."""
-ENOUGH = 300
-"""Requests of which 1 % is more than one or two; how many there are is a matter of how fast the machine is."""
+ENOUGH = 5 * LOAD_SECONDS
+"""Requests of which 1 % is more than one or two; how many more there are is a matter of how fast the machine is."""
 BY_RESOURCES = {"autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev"}
 """Asks for Kubernetes' own autoscaler, in place of Knative's."""
 ROUNDS, ROUND_SECONDS = 5, 60.0
