@@ -210,6 +210,10 @@ def test_without_the_jwt_server_the_door_stays_shut_to_strangers(
         unknowing = own_entrance(tenant_a.model, nowhere).predict(tenant_a.model, tenant_a.token)
         eventually(unknowing, refused(401, by="jwt", at="tier-1"), streak=2)
         eventually(good, answered(200), streak=3)
+    with story("and one that fetches its keys every second"):
+        ours = Issuer("inference-in-a-box", {"tenant": "tenant-a"}, keep="1s")
+        curious = own_entrance(tenant_a.model, ours, apart=True)
+        eventually(curious.predict(tenant_a.model, tenant_a.token), answered(200), streak=3)
     alone()
     platform.stop("jwt-server")
     try:
@@ -223,6 +227,9 @@ def test_without_the_jwt_server_the_door_stays_shut_to_strangers(
             consistently(unknowing, refused(401, by="jwt", at="tier-1"), seconds=0.5)
         with story.then("and the platform's own entrance still knows its keys"):
             consistently(good, answered(200), seconds=0.5)
+        with story.then("and so does the one that would have fetched them again by now, and opens to nobody else"):
+            consistently(curious.predict(tenant_a.model, tenant_a.token), answered(200), seconds=2)
+            consistently(curious.predict(tenant_a.model, bad.token), refused(401, by="jwt", at="tier-1"), seconds=0.5)
     finally:
         platform.start("jwt-server")
     with story.when("it is back"):
