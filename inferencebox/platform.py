@@ -185,6 +185,12 @@ class Platform(ABC):
     @abstractmethod
     def _add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]: ...
 
+    def starting(self) -> AbstractContextManager[None]:
+        """To be held while replicas start that somebody else makes (`add_workloads` holds it itself): where starting
+        takes a machine's cores, of several at once none is ready soon, and what others measure meanwhile is not the
+        platform's."""
+        return contextlib.nullcontext()
+
     @abstractmethod
     def cpu_seconds(self, workload: Workload) -> float:
         """Processor time that a replica's program has used since it began, in seconds, as the kernel says."""

@@ -2,12 +2,22 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from inferencebox.turns import turn, within
+from inferencebox.turns import slot, turn, within
+
+HOLDER = """
+import pathlib, sys, time
+from inferencebox.turns import slot
+with slot(pathlib.Path(sys.argv[1]), "starting", 1):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def taken(folder):
@@ -61,3 +71,28 @@ def test_runs_inside_a_turn_take_turns_among_themselves(tmp_path, monkeypatch):
                 monkeypatch.setenv(name, value)
             with turn(tmp_path, exclusive=True):  # nor does one inside that
                 assert taken(inner / "held")
+
+
+def test_no_more_hold_a_slot_than_there_are_and_who_waits_gets_the_next(tmp_path):
+    def hold(_):
+        with slot(tmp_path, "starting", slots=2):
+            holders.append(1)
+            seen.append(len(holders))
+            all_held.wait(0.3)
+            holders.pop()
+
+    holders, seen, all_held = [], [], threading.Event()
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(hold, range(5)))
+    assert len(seen) == 5
+    assert max(seen) == 2
+    with slot(tmp_path, "starting", slots=1), slot(tmp_path, "another kind", slots=1):
+        pass
+
+
+def test_a_slot_is_free_again_when_its_holder_was_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        holder.kill()
+    with slot(tmp_path, "starting", slots=1):
+        pass

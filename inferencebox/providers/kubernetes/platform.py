@@ -5,6 +5,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from inferencebox.probes.kubernetes import Kube
 from inferencebox.probes.prometheus import Prometheus
 from inferencebox.providers import pins, replicas
 from inferencebox.release import Release
+from inferencebox.turns import slot
 
 from . import inside, objects, state
 from .door import Door
@@ -160,7 +162,8 @@ class KubernetesPlatform(Platform):
 
     def _add_workloads(self, specs: Sequence[WorkloadSpec]) -> list[Workload]:
         try:
-            return self.place(specs, added=True)
+            with self.starting():
+                return self.place(specs, added=True)
         except BaseException:
             self._delete([(spec.namespace, spec.name) for spec in specs])
             raise
@@ -200,6 +203,15 @@ class KubernetesPlatform(Platform):
             return httpx.get(url, timeout=5, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
+
+    def starting(self) -> AbstractContextManager[None]:
+        """One slot for every two cores of the largest node: that is what a pod takes that starts, with its sidecar."""
+        return slot(self.state, "starting", self._starts_at_once)
+
+    @cached_property
+    def _starts_at_once(self) -> int:
+        cores = [int(node["status"]["capacity"]["cpu"]) for node in self.kube.list("nodes").items]
+        return max(1, max(cores, default=0) // 2)
 
     def remove_workloads(self, workloads: Sequence[Workload]) -> None:
         self._delete([(workload.namespace, workload.name) for workload in workloads])
