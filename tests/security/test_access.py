@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ ACCESS = "inference-in-a-box/access"
 PUBLIC = ("public", "console")
 PUBLIC_ROUTES = {"HTTPRoute default/default-backend", "HTTPRoute default/not-published", "HTTPRoute default/console"}
 """All that may say so. The console's page is public; its API asks for tokens itself (MGT-02)."""
+STATED_WITHIN = timedelta(minutes=1)
 NO_CREDENTIALS = refused(401, by=("jwt", "api-key"), at="tier-1")
 SET_BY_GATEWAY = {"x-tenant", "x-jwt-tenant", "x-jwt-sub", "x-published-model"}
 """No client can send these: tier 1 removes them before it looks for a route."""
@@ -53,13 +55,24 @@ def listed(kube: Kube, kind: str) -> list[dict[str, Any]]:
 
 
 def attached(route: Mapping[str, Any]) -> bool:
-    """Whether the platform's Gateway has taken the route in."""
+    """Whether the platform's Gateway has taken the route in.
+
+    If nothing is said of one that has been there for a minute, it has too: istiod writes the same list of parents, and
+    may erase what Envoy Gateway wrote (seen on 2026-11-30), which serves the route all the same.
+    """
     parents = route.get("status", {}).get("parents") or []
-    return any(
-        parent["parentRef"]["name"] == policies.GATEWAY
-        and any(each["type"] == "Accepted" and each["status"] == "True" for each in parent["conditions"])
+    said = [
+        each["status"]
         for parent in parents
-    )
+        if parent["parentRef"]["name"] == policies.GATEWAY
+        for each in parent["conditions"]
+        if each["type"] == "Accepted"
+    ]
+    if said:
+        return "True" in said
+    wanted = any(parent["name"] == policies.GATEWAY for parent in route["spec"].get("parentRefs") or [])
+    made = datetime.fromisoformat(route["metadata"]["creationTimestamp"])
+    return wanted and datetime.now(UTC) - made > STATED_WITHIN
 
 
 def is_public(route: Mapping[str, Any]) -> bool:

@@ -154,13 +154,14 @@ def test_one_request_can_be_followed_through_both_gateways(platform, tenant_a, g
 
 
 @scenario("TRF-07", needs=("gateway", "mesh", "workloads"), sabotage="gateway.frozen", seconds=12)
-def test_a_new_model_is_routable_at_once(platform, tenant_a, own_model, gateway, story):
+def test_a_new_model_is_routable_at_once(platform, tenant_a, own_model, gateway, alone, story):
     """A new model answers through both gateways within 30 s; no gateway restarts, and nobody else notices."""
     limit = Timeouts.current().route
     name = f"new-{uuid.uuid4().hex[:6]}"
-    proxies = {(proxy.tier, proxy.pid, proxy.started) for proxy in platform.running("envoy") if proxy.tier}
     with story.given("nobody has the model yet"):
         eventually(gateway.predict(name, tenant_a.token), answered(404) & served_by("default-backend"))
+    alone()
+    proxies = {(proxy.tier, proxy.pid, proxy.started) for proxy in platform.running("envoy") if proxy.tier}
     with stream(gateway.predict(tenant_a.model, tenant_a.token), rate=5) as others:
         others.mark("before")
         with story.when("tenant A adds it: replica, Service, mesh rules and routes"):
