@@ -1,5 +1,6 @@
 """Parts of a platform on a cluster: stopped, started and told apart, on a cluster that is played here."""
 
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from inferencebox.errors import SetupProblem
 from inferencebox.probes.kubernetes import KubeReply
 from inferencebox.providers.kubernetes.objects import INFERENCE_SERVICE
 from inferencebox.providers.kubernetes.platform import KubernetesPlatform
@@ -26,10 +28,11 @@ class PlayedCluster:
             "spec": {"selector": {"matchLabels": {"app": "log-collector"}}, "template": {"spec": {}}},
         }  # fmt: skip
         self.pods: list[dict[str, Any]] = []
+        self.ending: list[dict[str, Any]] = []
         self.config_map = {"data": {"loki.yaml": "period: 8760h"}}
 
     def list(self, kind: str, namespace: str | None = None, labels: str = "") -> KubeReply:
-        items = {"DaemonSet": [self._with_status()], "Pod": self.pods}.get(kind, [])
+        items = {"DaemonSet": [self._with_status()], "Pod": self.pods, "pods": self.ending}.get(kind, [])
         return KubeReply(200, object={"items": items})
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
@@ -74,6 +77,25 @@ def test_what_runs_on_every_node_is_stopped_and_started_like_other_parts(platfor
     assert state_of(platform) == "stopped"
     platform.start("log-collector")
     assert state_of(platform) == "running"
+
+
+@pytest.mark.parametrize(("ends_by", "asked"), [("--grace-period=1", 1), ("--force", 2), ("nothing", 2)])
+def test_a_stopped_part_whose_pod_takes_its_time_is_given_up(
+    platform: KubernetesPlatform, monkeypatch: pytest.MonkeyPatch, ends_by: str, asked: int
+) -> None:
+    manners = []
+
+    def kubectl(_: KubernetesPlatform, *arguments: str) -> None:
+        manners.append(arguments)
+        if ends_by in arguments:
+            platform.kube.ending.clear()  # type: ignore[attr-defined]
+
+    platform.kube.ending += [pod("log-collector-slxmf")]  # type: ignore[attr-defined]
+    monkeypatch.setattr(KubernetesPlatform, "_kubectl", kubectl)
+    monkeypatch.setattr("inferencebox.providers.kubernetes.platform.ENDING_SECONDS", 0.2)
+    with pytest.raises(SetupProblem, match="do not end") if ends_by == "nothing" else contextlib.nullcontext():
+        platform.stop("log-collector")
+    assert len(manners) == asked
 
 
 def pod(name: str, owner: str = "", **labels: str) -> dict[str, Any]:
