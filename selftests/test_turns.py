@@ -78,10 +78,10 @@ def test_no_more_hold_a_slot_than_there_are_and_who_waits_gets_the_next(tmp_path
         with slot(tmp_path, "starting", slots=2):
             holders.append(1)
             seen.append(len(holders))
-            all_held.wait(0.3)
+            a_while.wait(0.3)
             holders.pop()
 
-    holders, seen, all_held = [], [], threading.Event()
+    holders, seen, a_while = [], [], threading.Event()
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(hold, range(5)))
     assert len(seen) == 5

@@ -35,7 +35,7 @@ READY_SECONDS = 180.0
 ENDING_SECONDS = 20.0
 AT_ONCE = (["--grace-period=1"], ["--grace-period=0", "--force"])
 """How pods are ended that are ending already. Their kubelet does not always hear that it is to be sooner
-(https://github.com/kubernetes/kubernetes/issues/83916; seen once in three weeks): then they are given up."""
+(https://github.com/kubernetes/kubernetes/issues/83916; seen once): then they are given up."""
 ROOM_SECONDS = 120.0
 KEYS = "/var/lib/jwt-server/keys"
 READ_KEYS = (
