@@ -178,9 +178,13 @@ class Stream:
         if problem is None:
             self._raise_problem()
 
+    def cease(self) -> None:
+        """Send no more; what is under way goes on."""
+        self._stop.set()
+
     def stop(self) -> None:
         """Send no more and wait for what is under way."""
-        self._stop.set()
+        self.cease()
         for thread in self._threads:
             thread.join()
 

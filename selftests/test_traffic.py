@@ -70,6 +70,22 @@ def test_it_ends_by_itself() -> None:
         assert len(s.samples) == 30
 
 
+def test_when_it_ceases_what_is_under_way_goes_on() -> None:
+    may_end = threading.Event()
+
+    def held() -> Observation:
+        may_end.wait(5)
+        return Observation(200)
+
+    with stream(held, rate=100) as s:
+        time.sleep(0.2)
+        s.cease()
+        assert s.samples == ()
+        may_end.set()
+    assert len(s.samples) >= 10
+    assert s.window().errors == 0
+
+
 def test_it_is_stopped_when_the_test_fails() -> None:
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError), stream(lambda: Observation(200), rate=50):
