@@ -28,11 +28,10 @@ class PlayedCluster:
             "spec": {"selector": {"matchLabels": {"app": "log-collector"}}, "template": {"spec": {}}},
         }  # fmt: skip
         self.pods: list[dict[str, Any]] = []
-        self.ending: list[dict[str, Any]] = []
         self.config_map = {"data": {"loki.yaml": "period: 8760h"}}
 
     def list(self, kind: str, namespace: str | None = None, labels: str = "") -> KubeReply:
-        items = {"DaemonSet": [self._with_status()], "Pod": self.pods, "pods": self.ending}.get(kind, [])
+        items = {"DaemonSet": [self._with_status()], "Pod": self.pods, "pods": self.pods}.get(kind, [])
         return KubeReply(200, object={"items": items})
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> KubeReply:
@@ -88,9 +87,9 @@ def test_a_stopped_part_whose_pod_takes_its_time_is_given_up(
     def kubectl(_: KubernetesPlatform, *arguments: str) -> None:
         manners.append(arguments)
         if ends_by in arguments:
-            platform.kube.ending.clear()  # type: ignore[attr-defined]
+            platform.kube.pods.clear()  # type: ignore[attr-defined]
 
-    platform.kube.ending += [pod("log-collector-slxmf")]  # type: ignore[attr-defined]
+    platform.kube.pods += [pod("log-collector-slxmf")]  # type: ignore[attr-defined]
     monkeypatch.setattr(KubernetesPlatform, "_kubectl", kubectl)
     monkeypatch.setattr("inferencebox.providers.kubernetes.platform.ENDING_SECONDS", 0.2)
     with pytest.raises(SetupProblem, match="do not end") if ends_by == "nothing" else contextlib.nullcontext():
