@@ -17,7 +17,7 @@ from inferencebox.checks import answered, at_most, body_text, contains, elapsed,
 from inferencebox.platform import Endpoint, Platform, Workload, WorkloadSpec
 from inferencebox.probes.http import Call, CallWithin
 from inferencebox.probes.kubernetes import Kube
-from inferencebox.waiting import Timeouts, confirm, consistently, eventually
+from inferencebox.waiting import Timeouts, confirm, eventually
 
 SERVER, CONTROL, SIDECAR_METRICS = 8080, 9999, 15090
 PATH = "/v2/health/ready"
@@ -181,7 +181,8 @@ def test_with_all_policies_on_the_platform_can_do_its_work(
         eventually(scraper.asks(metrics, "/stats/prometheus"), told)
         eventually(elsewhere.asks(metrics, "/stats/prometheus"), blocked())
     with story.then("the node's probes reach a tenant's pods: they stay ready, and none was started anew"):
-        consistently(partial(_containers, kube, tenant_a.name), EACH_WELL, seconds=5, every=1.0)
+        # a busy node's own probe may time out once; one that is kept out never comes through
+        eventually(partial(_containers, kube, tenant_a.name), EACH_WELL, streak=5, every=1.0)
     with story.given("a model of the tenant's without pods"):
         model = own_service(tenant_a.name, annotations=SOON_IDLE)
         eventually(model.how_many, equals(0), within=Timeouts.current().scale_to_zero, every=1.0)
@@ -191,10 +192,11 @@ def test_with_all_policies_on_the_platform_can_do_its_work(
 
 
 def _containers(kube: Kube, namespace: str) -> dict[str, str]:
-    """How each container is of the models that the tenant has from the start."""
+    """How each container is of the models that the tenant has from the start; first those that are not well."""
     pods = kube.list("pods", namespace, "serving.kserve.io/inferenceservice,inference-in-a-box/layer").items
     states = [(pod["metadata"]["name"], each) for pod in pods for each in pod["status"]["containerStatuses"]]
-    return {f"{name}/{each['name']}": _container(each) for name, each in states}
+    found = {f"{name}/{each['name']}": _container(each) for name, each in states}
+    return dict(sorted(found.items(), key=lambda item: item[1] == "ready"))
 
 
 def _container(status: Mapping[str, object]) -> str:
