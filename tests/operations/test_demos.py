@@ -17,6 +17,7 @@ from inferencebox.scenarios import catalogue
 DEMOS = ("security", "autoscaling", "canary", "multitenancy", "observability")
 ONE_OF_EACH = dict(zip(DEMOS, ("SEC-08", "SCL-10", "TRF-32", "TEN-06", "OBS-10"), strict=True))
 """Of each demo a scenario that is soon over: whole demos take minutes, and each scenario is judged by itself."""
+MARKERS = "security or scaling or traffic or tenancy or observability"
 SECONDS = 600
 WRITTEN = re.compile(r'@scenario\(\s*"([A-Z]+-\d+)".*?^def (test_\w+)', re.DOTALL | re.MULTILINE)
 
@@ -81,7 +82,7 @@ def run_one_of_each(platform, story, folder):
     with story.when("one scenario of each demo is shown to an audience that nobody sits in"):
         done = run_pytest(
             *("--demo", "--demo-pace", "0", "--reuse", "--instance", platform.instance),
-            *("--reports", str(folder), "-k", " or ".join(ONE_OF_EACH.values()), "tests"),
+            *("--reports", str(folder), "-m", MARKERS, "-k", " or ".join(ONE_OF_EACH.values()), "tests"),
             **turns.within(state_dir(platform.instance)),
         )
     with story.then("they end by themselves, and nothing was broken"):
