@@ -12,12 +12,11 @@ from inferencebox import command_line, turns
 from inferencebox.paths import project_root, state_dir
 from inferencebox.report.model import Step
 from inferencebox.report.reading import load
-from inferencebox.scenarios import catalogue
+from inferencebox.scenarios import DEMOS, catalogue
 
-DEMOS = ("security", "autoscaling", "canary", "multitenancy", "observability")
-ONE_OF_EACH = dict(zip(DEMOS, ("SEC-08", "SCL-10", "TRF-32", "TEN-06", "OBS-10"), strict=True))
+ONE_OF_EACH = {catalogue()[name].feature: name for name in ("SEC-08", "SCL-10", "TRF-32", "TEN-06", "OBS-10")}
 """Of each demo a scenario that is soon over: whole demos take minutes, and each scenario is judged by itself."""
-MARKERS = "security or scaling or traffic or tenancy or observability"
+MARKERS = " or ".join(catalogue()[name].area for name in ONE_OF_EACH.values())
 SECONDS = 600
 WRITTEN = re.compile(r'@scenario\(\s*"([A-Z]+-\d+)".*?^def (test_\w+)', re.DOTALL | re.MULTILINE)
 
@@ -79,6 +78,7 @@ def test_the_demos_run_unattended(platform, part, story, tmp_path):
 
 
 def run_one_of_each(platform, story, folder):
+    assert set(ONE_OF_EACH) == set(DEMOS), "one scenario of each demo, and of no other"
     with story.when("one scenario of each demo is shown to an audience that nobody sits in"):
         done = run_pytest(
             *("--demo", "--demo-pace", "0", "--reuse", "--instance", platform.instance),
