@@ -27,8 +27,12 @@ AT_WORK = (("x-stub-delay-ms", "200"),)
 """A model that is at work for 0.2 s per request, so that so many at the same time are what counts."""
 ENOUGH = 5 * LOAD_SECONDS
 """Requests of which 1 % is more than one or two; how many more there are is a matter of how fast the machine is."""
-BY_RESOURCES = {"autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev"}
-"""Asks for Kubernetes' own autoscaler, in place of Knative's."""
+BY_RESOURCES = {
+    "autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev",
+    "autoscaling.knative.dev/window": "30s",
+}
+"""Asks for Kubernetes' own autoscaler, in place of Knative's, and that it heeds the last half minute: a pod that starts
+is busy for a moment, and one more that came of that is gone again before anybody asks (else after five minutes)."""
 ROUNDS, ROUND_SECONDS = 5, 60.0
 """How often, and how long, a model that scales by what it uses is put under load until it has grown. Usage is measured
 every 15 s and judged every 15 s, and a busy machine takes its time to start a pod; nothing is promised of that."""
@@ -345,11 +349,11 @@ def _grows_under_load(service: OwnService, ask: Call, resource: str, story: Stor
         """Part of what its pods are meant to use, as the autoscaler sees it; none while it does not know."""
         return next((part for each in autoscalers() if (part := _part_used(each, resource)) is not None), None)
 
-    with story.given("a HorizontalPodAutoscaler of its own, which sees that nobody asks"):
+    with story.given("a HorizontalPodAutoscaler of its own, which sees that nobody asks, and leaves it one pod"):
         eventually(lambda: len(autoscalers()), equals(1))
         seen = eventually(used, that("less than what is meant", lambda part: part is not None and part < 1), within=180)
         story.note("of what is meant it uses", f"{100 * (seen or 0):.0f} %")
-        confirm(service.how_many_live(), equals(1))
+        eventually(service.how_many_live, equals(1), within=180, every=0.5)
     rounds: list[Load] = []
     replied: set[str] = set()
     with story.when("twelve users ask without a pause, until two pods reply"), PodWatch(service) as watch:
