@@ -90,6 +90,29 @@ def test_no_more_hold_a_slot_than_there_are_and_who_waits_gets_the_next(tmp_path
         pass
 
 
+def test_who_finds_no_slot_goes_without_one_as_soon_as_there_is_something_else(tmp_path):
+    room = iter([False, False, True])
+    with slot(tmp_path, "running", slots=1), slot(tmp_path, "running", slots=1, or_else=lambda: next(room)):
+        assert next(room, "asked three times") == "asked three times"
+
+
+def test_on_full_cores_one_runs_for_each_core_and_who_is_to_be_alone_needs_no_core(tmp_path, monkeypatch):
+    def begun(exclusive):
+        with turn(tmp_path, exclusive):
+            began.set()
+
+    monkeypatch.setattr("inferencebox.turns.cores", lambda: 1)
+    monkeypatch.setattr("inferencebox.turns.has_room", lambda: False)
+    began = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        with turn(tmp_path, exclusive=False):
+            waiting = pool.submit(begun, False)
+            assert not began.wait(0.5)
+        waiting.result(5)
+        with slot(tmp_path, "running", slots=1):
+            pool.submit(begun, True).result(5)
+
+
 def test_a_slot_is_free_again_when_its_holder_was_killed(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
