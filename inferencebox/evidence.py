@@ -76,6 +76,7 @@ class Recorder:
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    _left: tuple[BaseException, str] | None = None
 
     def emit(self, event_name: str, /, **fields: object) -> None:
         """Writes one event to all sinks."""
@@ -105,12 +106,18 @@ class Recorder:
             yield
         except BaseException as error:
             outcome, reason = "failed", first_line(error)
+            if self.step_of(error) is None:
+                self._left = error, title
             raise
         finally:
             _step.reset(token)
             with self._lock:
                 self._open.remove(name)
             self._end_step(name, title, outcome, reason, time.monotonic() - began)
+
+    def step_of(self, error: BaseException) -> str | None:
+        """Title of the innermost step that this error left; None if it left none."""
+        return self._left[1] if self._left is not None and self._left[0] is error else None
 
     def _end_step(self, name: str, title: str, outcome: str, reason: str, seconds: float) -> None:
         exchanges = self._flush(name)

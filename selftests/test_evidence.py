@@ -1,6 +1,7 @@
 """Evidence: steps nest, threads find their step, and no secret gets through."""
 
 import base64
+import contextlib
 import json
 import random
 import string
@@ -50,6 +51,22 @@ def test_steps_nest_and_carry_their_outcome() -> None:
     assert (ends["inner"]["outcome"], ends["outer"]["outcome"]) == ("passed", "failed")
     assert ends["outer"]["reason"] == "the cause"
     assert next(e for e in events if e["event"] == "attachment")["step"] == begins["inner"]["step"]
+
+
+def test_of_an_error_the_innermost_step_is_known_that_it_left() -> None:
+    recorder, _ = record()
+    caught, deep, outside = AssertionError("caught"), AssertionError("deep"), AssertionError("outside")
+
+    def leave(error: AssertionError, *titles: str) -> None:
+        with contextlib.ExitStack() as steps:
+            for title in titles:
+                steps.enter_context(recorder.step(title))
+            raise error
+
+    for error, titles in ((caught, ("one",)), (deep, ("outer", "inner")), (outside, ())):
+        with contextlib.suppress(AssertionError):
+            leave(error, *titles)
+    assert (recorder.step_of(deep), recorder.step_of(outside)) == ("inner", None)
 
 
 def test_a_background_thread_records_into_the_open_step() -> None:

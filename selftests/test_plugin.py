@@ -132,7 +132,7 @@ def test_each_verdict_and_one_platform(
         [
             "✔ SEC-01 A valid token opens the model *s",
             "✘ SEC-02 No token is refused  failed *",
-            "*status 200 instead of 401*test_story.py:*",
+            "*asked without a token: status 200 instead of 401*test_story.py:*",
             "○ TRF-30 The canary gets its share  not exercised: no kubelet: nothing runs in pods",
             "! TEN-01 *error*",
             "*no room. Fix: make room*",
