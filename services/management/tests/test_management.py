@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from fastapi.testclient import TestClient
@@ -25,13 +25,13 @@ from management.app import create_app
 from management.console import parse
 from management.documentation import documentation
 from management.errors import ApiError
-from management.kube import AI_BACKENDS, BACKENDS, PUBLICATIONS, SECRETS, Kube, KubeDown, Resource
+from management.kube import AI_BACKENDS, BACKENDS, PUBLICATIONS, SECRETS, Kube, KubeDown, KubeError, Resource
 from management.limits import LoginAttempts, UserLimits
 from management.outbound import Outbound
 from management.publication import ACTIVE, Publication, anchor, everything, key_secret, objects
 from management.publisher import Publisher
 from management.register import Register, clash
-from management.schemas import ConnectionSettings, PublishConfig
+from management.schemas import ConfigChange, ConnectionSettings, PublishConfig
 from management.services import Services
 from management.settings import Settings
 from management.tokens import KNOWN_SECONDS, Counter, GatewayCounters, Process, Reading, Untold, added
@@ -534,6 +534,21 @@ def test_a_setting_that_is_none_is_named() -> None:
         check=False,
     )  # fmt: skip
     assert (done.returncode, "MANAGEMENT_NONSENSE" in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
+# --- changing
+
+
+def test_a_change_that_cannot_be_written_is_refused_with_its_step_and_undone() -> None:
+    kube = AsyncMock(**{"all.return_value": [], "replace_spec.side_effect": [KubeError(500, "", "no room"), {}]})
+    publisher, change = Publisher(kube, Mock(), SETTINGS), ConfigChange.model_validate({"externalPath": "/other"})
+    for _ in range(2):  # nor does it stay locked
+        with pytest.raises(ApiError) as refused:
+            asyncio.run(publisher.update(wished(), change))
+        assert (refused.value.status, "settings" in str(refused.value.details)) == (503, True)
+        kube.replace_spec.side_effect = [KubeError(500, "", "no room"), {}]
+    specs = [call.args[-1] for call in kube.replace_spec.call_args_list]
+    assert [spec == wished().spec for spec in specs] == [False, True] * 2
 
 
 # --- recovery

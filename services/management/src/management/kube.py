@@ -127,6 +127,11 @@ class Kube:
         meta = document["metadata"]
         return await self._send("PUT", resource.path(meta.get("namespace"), meta["name"]), document)
 
+    async def replace_spec(self, resource: Resource, namespace: str | None, name: str, spec: Json) -> Json:
+        """Its wishes as a whole, whatever is written of it meanwhile (its status, its finalizers)."""
+        change = [{"op": "replace", "path": "/spec", "value": spec}]
+        return await self._send("PATCH", resource.path(namespace, name), change, media="application/json-patch+json")
+
     async def patch(
         self, resource: Resource, namespace: str | None, name: str, change: Json, subresource: str = ""
     ) -> Json:
@@ -205,7 +210,7 @@ class Kube:
         self,
         method: str,
         path: str,
-        document: Json | None = None,
+        document: Json | list[Json] | None = None,
         query: Mapping[str, str] | None = None,
         media: str = "application/json",
         accept: str = "",

@@ -102,15 +102,9 @@ class Publisher:
             raise ApiError(409, "this publication is being changed by somebody else", "try again in a moment")
         self._busy.add(current.id)
         try:
-            await self._check_clash(wished)
-            await self._write_spec(wished)
-            try:
-                await self._apply(wished)
-            except BaseException as problem:
-                await self._restore(current)
-                raise _step_failed(problem) from problem
-            status = {"status": {"updatedAt": now()}}
-            return self.register.learn(await _step("metadata", lambda: self._status(wished, status)))
+            return await self._change(current, wished)
+        except _Step as problem:
+            raise _step_failed(problem) from problem
         finally:
             self._busy.discard(current.id)
 
@@ -191,6 +185,17 @@ class Publisher:
 
     # --- steps
 
+    async def _change(self, current: Publication, wished: Publication) -> Publication:
+        await self._check_clash(wished)
+        try:
+            await self._write_spec(wished)
+            await self._apply(wished)
+            status = {"status": {"updatedAt": now()}}
+            return self.register.learn(await _step("metadata", lambda: self._status(wished, status)))
+        except BaseException:
+            await self._restore(current)
+            raise
+
     async def _apply(self, publication: Publication) -> None:
         told = documentation(publication, self.settings)
         for made in objects(publication, told, self.settings):
@@ -201,12 +206,7 @@ class Publisher:
 
     async def _write_spec(self, wished: Publication) -> None:
         """Replaced as a whole, so that what is no longer set goes."""
-
-        async def write() -> None:
-            document = await self.kube.get(PUBLICATIONS, *wished.id)
-            await self.kube.replace(PUBLICATIONS, {**document, "spec": wished.spec})
-
-        await _step("settings", write)
+        await _step("settings", lambda: self.kube.replace_spec(PUBLICATIONS, *wished.id, wished.spec))
 
     async def _restore(self, before: Publication) -> None:
         """As it was. If the API is away, the objects are as they are; the claim is put right with the next update."""
