@@ -10,8 +10,8 @@ FULL = 70.0
 
 
 def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Processors of this machine."""
+    return os.cpu_count() or 1
 
 
 def has_room(file: Path = CPU) -> bool:
