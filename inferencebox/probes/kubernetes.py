@@ -587,6 +587,12 @@ def _transport(problem: urllib3.exceptions.HTTPError) -> Transport:
     return Transport.TIMEOUT if isinstance(problem, urllib3.exceptions.TimeoutError) else Transport.RESET
 
 
+def is_ready(found: Mapping[str, Any]) -> bool:
+    """Whether an object (a pod, a node, an InferenceService) says of itself that it is Ready."""
+    conditions = found.get("status", {}).get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 def _holds(reply: KubeReply, condition: str, status: str) -> bool:
     state = (reply.object or {}).get("status", {}) if reply.ok else {}
     parents = state.get("parents") or state.get("ancestors") or [state]

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 
 from inferencebox.polling import poll
-from inferencebox.providers.kubernetes.objects import is_ready, selector_of, workload
+from inferencebox.probes.kubernetes import is_ready
+from inferencebox.providers.kubernetes.objects import selector_of, workload
 from inferencebox.providers.kubernetes.platform import MONITORING, TIER_1, KubernetesPlatform
 
 from . import sidecars

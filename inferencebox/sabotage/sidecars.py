@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferencebox.polling import poll
-from inferencebox.probes.kubernetes import Kube
-from inferencebox.providers.kubernetes.objects import INFERENCE_SERVICE, is_ready
+from inferencebox.probes.kubernetes import Kube, is_ready
+from inferencebox.providers.kubernetes.objects import INFERENCE_SERVICE
 
 from .effects import NoEffect
 from .means import Undo

@@ -13,6 +13,7 @@ from fixtures.nodes import are_ours, with_kubelets
 from fixtures.scenario import not_exercised, scenario
 from inferencebox.checks import equals, that
 from inferencebox.probes.http import Call
+from inferencebox.probes.kubernetes import is_ready
 from inferencebox.programs import provide
 from inferencebox.release import Release
 from inferencebox.waiting import confirm, eventually
@@ -45,11 +46,7 @@ def test_the_cluster_is_called_and_made_as_promised(platform, kube, what, story)
         not_exercised("this cluster was made with one node (--nodes 1), which does everything")
     with story.then("one node leads, two work, all are ready"):
         confirm((len(leading), len(nodes) - len(leading)), equals((1, WORKERS)))
-        confirm([node["metadata"]["name"] for node in nodes if not _is_ready(node)], equals([]))
-
-
-def _is_ready(node: dict) -> bool:
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])
+        confirm([node["metadata"]["name"] for node in nodes if not is_ready(node)], equals([]))
 
 
 # istioctl looks for the pods that a Gateway selects and the namespaces that policies name: without pods some lack.

@@ -7,7 +7,7 @@ from typing import Any
 from inferencebox.layers.fingerprint import fingerprint
 from inferencebox.manifests import Document
 from inferencebox.platform import Workload, WorkloadSpec
-from inferencebox.probes.kubernetes import Kube
+from inferencebox.probes.kubernetes import Kube, is_ready
 from inferencebox.providers import connections, replicas
 from inferencebox.providers.kubernetes import relay
 
@@ -190,11 +190,6 @@ def is_served(found: Mapping[str, Any]) -> bool:
 def selector_of(labels: Mapping[str, str]) -> str:
     """Selects what has all of these labels, as the API takes it."""
     return ",".join(f"{name}={value}" for name, value in labels.items())
-
-
-def is_ready(found: Mapping[str, Any]) -> bool:
-    conditions = found.get("status", {}).get("conditions") or []
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def pod_behind(kube: Kube, namespace: str, service: str, port: int) -> tuple[str, int] | None:

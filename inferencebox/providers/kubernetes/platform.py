@@ -20,7 +20,7 @@ from inferencebox.layers.readiness import Target, wait_until_ready, why_not_read
 from inferencebox.paths import state_dir
 from inferencebox.platform import ComponentStatus, Endpoint, Platform, RunningProgram, Workload, WorkloadSpec
 from inferencebox.polling import poll
-from inferencebox.probes.kubernetes import Kube
+from inferencebox.probes.kubernetes import Kube, is_ready
 from inferencebox.probes.prometheus import Prometheus
 from inferencebox.providers import pins, replicas
 from inferencebox.release import Release
@@ -469,7 +469,7 @@ def _is_replica(pod: Object) -> bool:
 def _replica(pod: dict[str, Any]) -> ComponentStatus:
     metadata = pod["metadata"]
     runs = [each["containerID"] for each in _statuses(pod) if "containerID" in each]
-    ready = objects.is_ready(pod)
+    ready = is_ready(pod)
     return ComponentStatus(
         f"{metadata['namespace']}.{metadata['name']}",
         "running" if ready else "failed",

@@ -540,13 +540,13 @@ def test_a_setting_that_is_none_is_named() -> None:
 
 
 def test_a_change_that_cannot_be_written_is_refused_with_its_step_and_undone() -> None:
-    kube = AsyncMock(**{"all.return_value": [], "replace_spec.side_effect": [KubeError(500, "", "no room"), {}]})
+    kube = AsyncMock(**{"all.return_value": []})
     publisher, change = Publisher(kube, Mock(), SETTINGS), ConfigChange.model_validate({"externalPath": "/other"})
     for _ in range(2):  # nor does it stay locked
+        kube.replace_spec.side_effect = [KubeError(500, "", "no room"), {}]
         with pytest.raises(ApiError) as refused:
             asyncio.run(publisher.update(wished(), change))
         assert (refused.value.status, "settings" in str(refused.value.details)) == (503, True)
-        kube.replace_spec.side_effect = [KubeError(500, "", "no room"), {}]
     specs = [call.args[-1] for call in kube.replace_spec.call_args_list]
     assert [spec == wished().spec for spec in specs] == [False, True] * 2
 
