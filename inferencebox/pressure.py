@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 CPU = Path("/proc/pressure/cpu")
+SECONDS = 10.0
+"""For so long something has to be going on before what the kernel says is about that, too."""
 FULL = 70.0
-"""Per cent of the last ten seconds in which something waited for a processor. Two cores beside scenarios on Kind said
+"""Per cent of these seconds in which something waited for a processor. Two cores beside scenarios on Kind said
 90 when nothing of them was idle, 70 when a sixth was, 45 when it was two fifths."""
 
 

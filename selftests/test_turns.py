@@ -1,10 +1,12 @@
 """Who may run now, and who runs inside somebody's turn."""
 
 import fcntl
+import itertools
 import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -111,6 +113,19 @@ def test_on_full_cores_one_runs_for_each_core_and_who_is_to_be_alone_needs_no_co
         waiting.result(5)
         with slot(tmp_path, "running", slots=1):
             pool.submit(begun, True).result(5)
+
+
+def test_beyond_the_cores_one_begins_at_a_time_and_the_next_when_the_machine_tells_of_it(tmp_path, monkeypatch):
+    def begin(_):
+        with turn(tmp_path, exclusive=False):
+            began.append(time.monotonic())
+
+    for name, value in (("cores", lambda: 0), ("has_room", lambda: True), ("SECONDS", 0.4)):
+        monkeypatch.setattr(f"inferencebox.turns.{name}", value)
+    began = [time.monotonic()]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(begin, range(3)))
+    assert min(after - before for before, after in itertools.pairwise(began)) > 0.35
 
 
 def test_a_slot_is_free_again_when_its_holder_was_killed(tmp_path):
